@@ -1,0 +1,417 @@
+//! The lines a supervised run prints, one JSON object each.
+//!
+//! A line of the agent keeps the agent's own bytes and gains one last member, `sandtrace` (a [`Stamp`]). A line of the
+//! supervisor has the shape `{"type":"sandtrace.…","data":{…},"sandtrace":{…}}` and is one variant of [`Body`].
+//!
+//! The wire is versioned by [`WIRE_VERSION`] and grows only by addition: a reader passes over types and members that it
+//! does not know.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::failure::Failure;
+
+/// The version of the wire that this crate describes, `wire` in [`RunStarted`].
+pub const WIRE_VERSION: u32 = 1;
+
+/// Where a line stands in the run: appended to every line as the member `sandtrace`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Starts at 1, has no gaps, and is the journal's key.
+    pub seq: u64,
+    /// When the supervisor admitted the line: RFC 3339, UTC, microseconds.
+    pub time: String,
+    /// 32 lower-case hex digits.
+    pub trace_id: String,
+    /// 16 lower-case hex digits: the innermost span the line belongs to, else the run's.
+    pub span_id: String,
+}
+
+/// A line of the supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+#[non_exhaustive]
+pub enum Body {
+    /// The first line.
+    #[serde(rename = "sandtrace.run.started")]
+    RunStarted(Box<RunStarted>),
+    /// A span opened; stands before the line that caused it.
+    #[serde(rename = "sandtrace.span.started")]
+    SpanStarted(Box<SpanStarted>),
+    /// A span closed; stands after the line that caused it.
+    #[serde(rename = "sandtrace.span.ended")]
+    SpanEnded(Box<SpanEnded>),
+    /// What the sandbox and the agent's process tree use.
+    #[serde(rename = "sandtrace.resources")]
+    Resources(Box<Resources>),
+    /// Output that cannot be passed on as a line of the agent's own.
+    #[serde(rename = "sandtrace.output")]
+    Output(Output),
+    /// The agent is gone: the verdict, before the flush.
+    #[serde(rename = "sandtrace.agent.exited")]
+    AgentExited(Box<AgentExited>),
+    /// Nothing else was printed for 20 seconds.
+    #[serde(rename = "sandtrace.heartbeat")]
+    Heartbeat(Heartbeat),
+    /// Something was dropped, paused or degraded.
+    #[serde(rename = "sandtrace.warning")]
+    Warning(Warning),
+    /// The last line, always.
+    #[serde(rename = "sandtrace.run.finished")]
+    RunFinished(Box<RunFinished>),
+}
+
+/// `sandtrace.run.started`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// [`WIRE_VERSION`] of the supervisor.
+    pub wire: u32,
+    /// The run's id, `[A-Za-z0-9._-]{1,64}`.
+    pub run_id: String,
+    /// The agent's process id; `null` if the spawn failed.
+    pub pid: Option<u32>,
+    /// The executable's file name, never its arguments: they hold the prompt.
+    pub executable: String,
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// The span `agent.run`, 16 hex digits.
+    pub root_span_id: String,
+    /// The caller's span, when TRACEPARENT named one.
+    pub parent_span_id: Option<String>,
+    /// Versions of the parts.
+    pub versions: Versions,
+    /// The run's journal directory, `null` with `--journal off`.
+    pub journal: Option<String>,
+    /// The limits in force.
+    pub limits: Limits,
+    /// What this sandbox allows the supervisor to do.
+    pub abilities: Map<String, Value>,
+}
+
+/// Versions of the parts of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// The supervisor's version.
+    pub sandtrace: String,
+}
+
+/// The limits in force, so that a reader need not guess them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// A longer line is passed on in fragments.
+    pub line_bytes: u64,
+    /// Milliseconds; `null` for none.
+    pub deadline_ms: Option<u64>,
+    /// Milliseconds; `null` for none.
+    pub idle_timeout_ms: Option<u64>,
+    /// Milliseconds from TERM to KILL.
+    pub grace_ms: u64,
+    /// Milliseconds for the final export.
+    pub flush_timeout_ms: u64,
+    /// Bytes of one run's journal.
+    pub journal_bytes: u64,
+}
+
+/// `sandtrace.span.started`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpanStarted {
+    /// 16 hex digits.
+    pub span_id: String,
+    /// 16 hex digits; `null` only for a run without a caller.
+    pub parent_span_id: Option<String>,
+    /// The span's name, for instance `execute_tool Bash`.
+    pub name: String,
+    /// `internal` or `client`.
+    pub kind: String,
+    /// When the span started, RFC 3339; it may lie before the line that revealed it.
+    pub start_time: String,
+    /// The attributes known at the start.
+    pub attributes: Map<String, Value>,
+}
+
+/// `sandtrace.span.ended`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpanEnded {
+    /// 16 hex digits.
+    pub span_id: String,
+    /// 16 hex digits; `null` only for a run without a caller.
+    pub parent_span_id: Option<String>,
+    /// The span's final name.
+    pub name: String,
+    /// `unset`, `ok` or `error`.
+    pub status: String,
+    /// The status message, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Milliseconds, with fractions.
+    pub duration_ms: f64,
+    /// The attributes at the end.
+    pub attributes: Map<String, Value>,
+}
+
+/// `sandtrace.resources`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// The whole sandbox.
+    pub sandbox: SandboxResources,
+}
+
+/// What the whole sandbox uses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SandboxResources {
+    /// CPU in use since the last sample, as a fraction of all CPUs (0 to 1).
+    pub cpu_utilization: f64,
+    /// Number of logical CPUs.
+    pub cpus: u64,
+    /// Bytes.
+    pub memory_total_bytes: u64,
+    /// Bytes in use: total less available.
+    pub memory_used_bytes: u64,
+    /// Bytes of swap in use.
+    pub swap_used_bytes: u64,
+    /// The load average over one minute.
+    pub load_1m: f64,
+}
+
+/// Which stream an output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// `sandtrace.output`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Where it was written.
+    pub stream: Stream,
+    /// The bytes, when they are UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The bytes in base64, when they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// Whether a newline followed.
+    pub newline: bool,
+    /// Set when a line came in fragments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// One fragment of a long line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Counts from 0.
+    pub index: u64,
+    /// Whether this fragment ends the line.
+    pub last: bool,
+}
+
+/// How the run ended, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The agent did what it was asked.
+    Success,
+    /// It did not.
+    Failure,
+    /// Somebody stopped it on purpose.
+    Cancelled,
+}
+
+impl Outcome {
+    /// The word on the wire and in `sandtrace.outcome`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The agent's wait status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The agent's exit code, when it exited.
+    pub code: Option<i32>,
+    /// The signal's name, for instance `SIGKILL`, when one ended it.
+    pub signal: Option<String>,
+    /// Whether a core was dumped.
+    pub core_dumped: bool,
+    /// The code the supervisor itself exits with.
+    pub reported_code: u8,
+}
+
+/// `sandtrace.agent.exited`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentExited {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, when it did not succeed.
+    pub failure: Option<Failure>,
+    /// The wait status; `null` if it never ran.
+    pub exit: Option<Exit>,
+}
+
+/// `sandtrace.heartbeat`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Milliseconds since the supervisor started.
+    pub uptime_ms: u64,
+    /// What the run is doing: `starting`, `waiting_for_model`, `in_tool`, `waiting_for_approval`, `between_turns`, `stopping`.
+    pub state: String,
+}
+
+/// `sandtrace.warning`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// A stable word, for instance `traceparent_invalid`.
+    pub code: String,
+    /// One sentence for a person.
+    pub message: String,
+    /// How much was concerned, by name.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub counts: Map<String, Value>,
+}
+
+/// Token counts of the whole run. Input is fresh + cache read + cache write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// All input tokens, cached ones included.
+    pub input_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// The part of the input that was read from the cache.
+    pub cache_read_input_tokens: u64,
+    /// The part of the input that was written to the cache.
+    pub cache_creation_input_tokens: u64,
+}
+
+/// A cost and where it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// US dollars.
+    pub usd: f64,
+    /// `agent` (reported by Claude Code), `table@DATE` (our price table), or `agent+table@DATE`.
+    pub source: String,
+}
+
+/// When things happened, in milliseconds since the supervisor started. `null`: it never happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phases {
+    /// The agent was executed.
+    pub spawn_ms: Option<f64>,
+    /// Its first line.
+    pub first_line_ms: Option<f64>,
+    /// The model's first token.
+    pub first_token_ms: Option<f64>,
+    /// Time during which at least one tool ran (a length, not a moment).
+    pub tools_ms: Option<f64>,
+    /// The last result.
+    pub result_ms: Option<f64>,
+    /// The agent's exit.
+    pub exit_ms: Option<f64>,
+}
+
+/// What became of the telemetry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// Spans finished.
+    pub spans: u64,
+    /// Spans that never reached the exporter, with a warning each time.
+    pub spans_dropped: u64,
+    /// By destination.
+    pub destinations: Vec<DestinationCounts>,
+}
+
+/// What became of the spans at one destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationCounts {
+    /// The destination's name, for instance `otlp`.
+    pub name: String,
+    /// Spans the destination acknowledged.
+    pub exported: u64,
+    /// Spans it refused, or that were given up.
+    pub dropped: u64,
+    /// Spans still waiting when the flush ended.
+    pub queued: u64,
+    /// The last error, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// A process that the agent left running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survivor {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command name (`comm`), never its arguments.
+    pub command: String,
+    /// Whether the supervisor ended it.
+    pub killed: bool,
+}
+
+/// Counts of the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// User turns.
+    pub turns: u64,
+    /// LLM calls seen.
+    pub chats: u64,
+    /// Tool calls seen.
+    pub tools: u64,
+    /// Subagents seen.
+    pub subagents: u64,
+    /// Retries of API requests.
+    pub retries: u64,
+    /// Lines on stdout that were agent events.
+    pub events: u64,
+    /// Lines on stdout that were JSON of an unknown shape.
+    pub unrecognised: u64,
+}
+
+/// `sandtrace.run.finished`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFinished {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, when it did not succeed.
+    pub failure: Option<Failure>,
+    /// The wait status; `null` if it never ran.
+    pub exit: Option<Exit>,
+    /// Milliseconds from start to the agent's end.
+    pub duration_ms: f64,
+    /// Tokens of the whole run.
+    pub usage: Usage,
+    /// Cost of the whole run; `null` when it cannot be known.
+    pub cost: Option<Cost>,
+    /// Cache reads as a share of all input tokens; `null` without input.
+    pub cache_hit_ratio: Option<f64>,
+    /// When things happened.
+    pub phases: Phases,
+    /// Counts of the run.
+    pub counts: Counts,
+    /// Peaks of the run; `null` when nothing was sampled.
+    pub resources: Option<ResourcePeaks>,
+    /// What became of the telemetry.
+    pub telemetry: Telemetry,
+    /// What the agent left running.
+    pub survivors: Vec<Survivor>,
+}
+
+/// Peaks over the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResourcePeaks {
+    /// Samples taken.
+    pub samples: u64,
+    /// The highest fraction of all CPUs in use.
+    pub cpu_utilization_max: f64,
+    /// The most memory in use in the sandbox, bytes.
+    pub memory_used_bytes_max: u64,
+}

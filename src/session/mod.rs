@@ -1,0 +1,2 @@
+//! What the run means.
+pub mod span;

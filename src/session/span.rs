@@ -1,0 +1,64 @@
+//! A span as finished data.
+//!
+//! Spans are not instrumented but concluded: the session knows id, parent, times and attributes, and hands the whole
+//! thing on once it is closed.
+
+use std::borrow::Cow;
+
+use opentelemetry::trace::{SpanId, SpanKind, TraceId};
+use opentelemetry::{Key, Value};
+
+use crate::time::UnixNanos;
+
+/// A key and a value; keys come from [`super::semconv`].
+pub type Attribute = (Key, Value);
+
+/// How a span ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum SpanStatus {
+    /// Nothing is known to have failed.
+    #[default]
+    Unset,
+    /// It is known to have succeeded.
+    Ok,
+    /// It failed; the message is for a person.
+    Error { message: Cow<'static, str> },
+}
+
+/// Something that happened at one moment within a span.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpanEvent {
+    pub name: Cow<'static, str>,
+    pub time: UnixNanos,
+    pub attributes: Vec<Attribute>,
+}
+
+/// The trace a run belongs to: the caller's, or its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceContext {
+    pub trace_id: TraceId,
+    /// The caller's span, from TRACEPARENT.
+    pub parent_span_id: Option<SpanId>,
+    /// The W3C `sampled` flag: the caller's, else true.
+    pub sampled: bool,
+    /// TRACESTATE as given, handed on unchanged.
+    pub trace_state: String,
+}
+
+/// A span that is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FinishedSpan {
+    pub trace_id: TraceId,
+    pub span_id: SpanId,
+    /// `None` only for a run without a caller.
+    pub parent_span_id: Option<SpanId>,
+    /// Whether the parent belongs to another process: true only for the run's span under a TRACEPARENT.
+    pub parent_is_remote: bool,
+    pub name: Cow<'static, str>,
+    pub kind: SpanKind,
+    pub start: UnixNanos,
+    pub end: UnixNanos,
+    pub status: SpanStatus,
+    pub attributes: Vec<Attribute>,
+    pub events: Vec<SpanEvent>,
+}
