@@ -1,8 +1,30 @@
-//! sandtrace
+//! Supervises one Claude agent inside a sandbox and says, as an OpenTelemetry trace and as lines to the host, what it
+//! did, what it cost and how it ended.
+//!
+//! ```text
+//! agent's stdout ─► agent ─► session ─► transcript ─► journal ─► echo ─► host
+//!                   (lines,   │  ▲        (seq)
+//!                    events)  │  └─ process: exit, EOF, signals; resources: samples
+//!                             └────► telemetry: finished spans ─► destinations
+//! ```
+//!
+//! The journey of a line: [`process`] reads a chunk of the agent's stdout; [`agent`] cuts it into bounded lines and
+//! decodes each into an event; [`session`], which is pure, concludes which spans open and close and which span the
+//! line belongs to; [`transcript`] numbers it by [`envelope`], writes it to the [`journal`] and hands it to the
+//! [`echo`], whose thread writes it to the host; closed spans go to [`telemetry`], whose thread exports them; and
+//! [`supervise`] is the loop that drives all of this and owns its state.
+
 pub mod agent;
+pub mod cli;
+pub mod echo;
+pub mod envelope;
+pub mod journal;
 pub mod process;
 pub mod report;
 pub mod resources;
 pub mod session;
+pub mod summary;
+pub mod supervise;
 pub mod telemetry;
 pub mod time;
+pub mod transcript;

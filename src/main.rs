@@ -1,1 +1,96 @@
-fn main() {}
+//! `sandtrace`: flags → Config → supervise → exit code. The only place that knows anyhow, and that prints for people.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use sandtrace::cli::{self, CliError, Command, RunConfig, SETTINGS_FILE, Settings};
+use sandtrace::process::{Protection, Stderr, keep_stdout};
+use sandtrace::supervise::{Ended, supervise};
+use sandtrace::{report, summary};
+
+/// The supervisor itself failed, or was asked for something impossible (DESIGN §3).
+const OWN_FAILURE: u8 = 125;
+
+fn main() -> ExitCode {
+    // Before anything else may open a file or print a byte.
+    let stdout = keep_stdout();
+    let protection = Protection::begin();
+    let code = stdout
+        .context("failed to keep stdout")
+        .and_then(|stdout| run(stdout, protection));
+    ExitCode::from(code.unwrap_or_else(|error| {
+        say(&format!("sandtrace: {error:#}\n"));
+        OWN_FAILURE
+    }))
+}
+
+fn run(mut stdout: File, protection: Protection) -> anyhow::Result<u8> {
+    let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let settings = Settings::merge(
+        environment.clone(),
+        SETTINGS_FILE,
+        std::fs::read(SETTINGS_FILE),
+    );
+    match cli::parse(std::env::args_os(), settings) {
+        Ok(Command::Run(config)) => run_agent(*config, environment, stdout, protection),
+        Ok(Command::Report(config)) => {
+            let view = report::View::detect(|name| config.settings.get(name), &stdout);
+            match report::print(&config, view, &mut stdout) {
+                Ok(()) => Ok(0),
+                Err(error) => {
+                    say(&format!("sandtrace: {error}\n"));
+                    Ok(error.exit_code())
+                }
+            }
+        }
+        Err(CliError::Help(text) | CliError::Version(text)) => {
+            // A reader that has left wants no help.
+            stdout.write_all(text.as_bytes()).ok();
+            Ok(0)
+        }
+        Err(error) => {
+            say(&format!("sandtrace: {error}\n"));
+            Ok(error.exit_code())
+        }
+    }
+}
+
+fn run_agent(
+    config: RunConfig,
+    environment: Vec<(OsString, OsString)>,
+    stdout: File,
+    protection: Protection,
+) -> anyhow::Result<u8> {
+    let talk = config.verbose || io::stderr().is_terminal();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("failed to start the runtime")?;
+    let Ended {
+        code,
+        run_id,
+        spawn_error,
+        finished,
+        delivery,
+    } = runtime.block_on(supervise(config, environment, stdout, protection))?;
+    if let Some(error) = spawn_error {
+        say(&format!("sandtrace: {error}\n"));
+    } else if talk {
+        say(&summary::of(&run_id, &finished, delivery));
+    }
+    // A writer that is stuck in a pipe nobody reads ends with the process.
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+/// One message for people, on stderr. Nobody's fate hangs on it.
+fn say(text: &str) {
+    if let Ok(mut stderr) = Stderr::open() {
+        stderr.write(text.as_bytes());
+        stderr.flush(std::time::Duration::from_millis(500));
+    }
+}

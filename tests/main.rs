@@ -1,1 +1,8 @@
-fn main() {}
+//! Black-box tests, in one binary.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
+
+mod isolated;
+mod process;

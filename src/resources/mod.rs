@@ -1,1 +1,8 @@
-//! resources
+//! What the sandbox uses: CPU, memory, swap, load.
+//!
+//! A [`Sampler`] looks at the machine as a whole, at an interval, on a thread of its own, so that a slow /proc never
+//! holds up the agent's output. It knows nothing of the agent.
+
+pub mod sampler;
+
+pub use sampler::Sampler;

@@ -1,2 +1,487 @@
-//! What the run means.
+//! What the run means: a pure machine from inputs to spans, actions and a verdict.
+//!
+//! [`Session::handle`] takes one [`Input`] with its [`Now`] and writes what follows from it into [`Effects`]: spans
+//! that opened and closed, the span the current line belongs to, and [`Action`]s for the shell to carry out. There is
+//! no clock, process, file or environment in here; the shell calls [`Session::deadline`] to know when to send
+//! [`Input::Tick`].
+//!
+//! A stream is a set of *lanes*: the main thread, and one per subagent, keyed by the tool call that started it. Within
+//! a lane one chat is open at a time; tools, subagents and approvals are keyed by `tool_use_id`, because the order of
+//! lines is not causal. Turns are a queue: Claude Code may begin a turn before it reports the last one's result.
+//! `tree` keeps the rules that hold for every span, `ledger` the tokens and dollars, `stop` the way from the first
+//! signal to the last process, and `failure` the verdict.
+
+mod api_error;
+mod approvals;
+mod chats;
+mod ending;
+mod exception;
+pub mod failure;
+pub mod id;
+mod lane;
+mod ledger;
+pub mod price;
+pub mod semconv;
 pub mod span;
+mod stop;
+mod tools;
+mod tree;
+mod turns;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use opentelemetry::Key;
+use opentelemetry::trace::SpanId;
+use sandtrace_client::wire::{AgentExited, Counts, Exit, Phases, ResourcePeaks, SandboxResources};
+
+pub use self::failure::{Intent, SpawnFailure};
+pub use self::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus, TraceContext};
+pub use self::stop::SurvivorPolicy;
+pub use self::tree::{OpenedSpan, SpanChanges};
+
+use self::api_error::ApiError;
+use self::approvals::Approvals;
+use self::exception::StderrTail;
+use self::failure::LastResult;
+use self::id::SpanKey;
+use self::lane::Lanes;
+use self::ledger::Ledger;
+use self::semconv::{key, span as span_name};
+use self::stop::Stop;
+use self::tools::Tools;
+use self::tree::SpanTree;
+use self::turns::Turn;
+use crate::agent::{AgentEvent, Decoded};
+use crate::process::exit::Termination;
+use crate::time::{Now, UnixNanos};
+
+/// How much of prompts and answers goes onto spans.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Capture {
+    None,
+    /// The first 100 characters of prompts and answers; never file contents or tool output.
+    #[default]
+    Preview,
+    /// Prompts, answers and tool arguments, up to 32 KiB each.
+    Full,
+}
+
+impl Capture {
+    /// Clips a text to what may be kept of it.
+    fn clip(self, text: &str) -> Option<String> {
+        let limit = match self {
+            Self::None => return None,
+            Self::Preview => 100,
+            Self::Full => 32 * 1024,
+        };
+        let end = text
+            .char_indices()
+            .nth(limit)
+            .map_or(text.len(), |(end, _)| end);
+        (!text.is_empty()).then(|| text[..end].to_owned())
+    }
+}
+
+/// What a session must know before the first input.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    pub run_id: String,
+    pub context: TraceContext,
+    pub agent_name: String,
+    /// Overrides the agent's own session id on spans.
+    pub session_id: Option<String>,
+    pub user_id: Option<String>,
+    /// On every span.
+    pub attributes: Vec<Attribute>,
+    pub capture: Capture,
+    pub deadline: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+    pub grace: Duration,
+    pub survivors: Option<SurvivorPolicy>,
+    /// The executable's file name.
+    pub executable: String,
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The agent runs.
+    Spawned {
+        pid: u32,
+    },
+    /// It could not be started.
+    SpawnFailed {
+        failure: SpawnFailure,
+        message: String,
+    },
+    /// A whole line of its stdout.
+    Line(&'a Decoded<'a>),
+    /// A fragment of a line that is too long to be understood.
+    Fragment,
+    /// A line of its stderr.
+    Stderr(&'a [u8]),
+    StdoutClosed,
+    StderrClosed,
+    /// The agent's wait status.
+    Exited(Termination),
+    /// No process of the run is left.
+    TreeEmpty,
+    /// The supervisor received a signal that asks it to stop.
+    StopSignal(i32),
+    Sampled(&'a SandboxResources),
+    /// The deadline that [`Session::deadline`] named has come.
+    Tick,
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Signal the agent's process alone.
+    SignalAgent(i32),
+    /// Signal every process of the run.
+    SignalTree(i32),
+    /// End every process of the run with KILL, and report [`Input::TreeEmpty`] when that is done.
+    KillTree,
+    /// The verdict is in: say so, then flush the telemetry and finish.
+    Finish(Box<AgentExited>),
+    /// A third signal: finish at once with what is there.
+    Abort(Box<AgentExited>),
+}
+
+/// What follows from one input. The shell owns it and empties it after each use.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub spans: SpanChanges,
+    /// The innermost span that the line belongs to.
+    pub line_span: Option<SpanId>,
+    pub actions: Vec<Action>,
+}
+
+impl Effects {
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.spans.opened.clear();
+        self.spans.closed.clear();
+        self.line_span = None;
+        self.actions.clear();
+    }
+}
+
+/// What the run is doing, for the heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Starting,
+    WaitingForModel,
+    InTool,
+    WaitingForApproval,
+    BetweenTurns,
+    Stopping,
+}
+
+impl State {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::WaitingForModel => "waiting_for_model",
+            Self::InTool => "in_tool",
+            Self::WaitingForApproval => "waiting_for_approval",
+            Self::BetweenTurns => "between_turns",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    root: SpanId,
+    tree: SpanTree,
+    turns: VecDeque<Turn>,
+    turn_count: u64,
+    lanes: Lanes,
+    tools: Tools,
+    approvals: Approvals,
+    ledger: Ledger,
+    stop: Stop,
+    stderr: StderrTail,
+    /// The model that `init` named: what a failed call had asked for.
+    model: Option<String>,
+    last_result: Option<LastResult>,
+    /// The error line the CLI made up in the turn in progress.
+    api_error: Option<ApiError>,
+    /// The same of the turn that the last result ended.
+    result_error: Option<ApiError>,
+    /// Output tokens of this turn's main chats, as far as they are known, and the number of those that are not.
+    known_output: u64,
+    unknown_outputs: u64,
+    /// When the session began to run again after a result: the start of the next turn.
+    turn_gap: Option<UnixNanos>,
+    conversation: Option<String>,
+    agent_error: Option<String>,
+    spawn_failure: Option<(SpawnFailure, String)>,
+    hooks: BTreeMap<String, SpanId>,
+    compaction: Option<turns::Compaction>,
+    counts: Counts,
+    phases: Phases,
+    peaks: ResourcePeaks,
+    exit: Option<Exit>,
+    verdict: Option<AgentExited>,
+    started: UnixNanos,
+    ended: UnixNanos,
+    last_life: Duration,
+}
+
+impl Session {
+    /// Starts a run: opens its span.
+    pub fn new(config: SessionConfig, now: Now, effects: &mut Effects) -> Self {
+        let root = id::span_id(&config.run_id, SpanKey::Run, &[]);
+        let mut common = config.attributes.clone();
+        common.push((
+            Key::from_static_str(key::RUN_ID),
+            config.run_id.clone().into(),
+        ));
+        common.push((
+            Key::from_static_str(key::GEN_AI_AGENT_NAME),
+            config.agent_name.clone().into(),
+        ));
+        if let Some(session) = &config.session_id {
+            common.push((
+                Key::from_static_str(key::SESSION_ID),
+                session.clone().into(),
+            ));
+        }
+        if let Some(user) = &config.user_id {
+            common.push((Key::from_static_str(key::USER_ID), user.clone().into()));
+        }
+        let mut tree = SpanTree::new(config.context.clone(), root, common);
+        tree.open_root(span_name::RUN, now.wall, &mut effects.spans);
+        if let Some(span) = tree.get_mut(root) {
+            span.set(key::PROCESS_EXECUTABLE_NAME, config.executable.clone());
+        }
+        Self {
+            stop: Stop::new(
+                config.deadline,
+                config.idle_timeout,
+                config.grace,
+                config.survivors,
+            ),
+            config,
+            root,
+            tree,
+            turns: VecDeque::new(),
+            turn_count: 0,
+            lanes: Lanes::default(),
+            tools: Tools::default(),
+            approvals: Approvals::default(),
+            ledger: Ledger::default(),
+            stderr: StderrTail::default(),
+            model: None,
+            last_result: None,
+            api_error: None,
+            result_error: None,
+            known_output: 0,
+            unknown_outputs: 0,
+            turn_gap: None,
+            conversation: None,
+            agent_error: None,
+            spawn_failure: None,
+            hooks: BTreeMap::new(),
+            compaction: None,
+            counts: Counts::default(),
+            phases: Phases::default(),
+            peaks: ResourcePeaks::default(),
+            exit: None,
+            verdict: None,
+            started: now.wall,
+            ended: now.wall,
+            last_life: now.uptime,
+        }
+    }
+
+    /// The run's own span.
+    #[must_use]
+    pub fn root(&self) -> SpanId {
+        self.root
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
+        match input {
+            Input::Spawned { pid } => {
+                self.phases.spawn_ms = Some(millis(now.uptime));
+                if let Some(span) = self.tree.get_mut(self.root) {
+                    span.set(key::PROCESS_PID, i64::from(pid));
+                }
+            }
+            Input::SpawnFailed { failure, message } => {
+                self.spawn_failure = Some((failure, message));
+                self.finish(now, effects);
+            }
+            Input::Line(decoded) => {
+                self.sign_of_life(now);
+                self.phases.first_line_ms.get_or_insert(millis(now.uptime));
+                effects.line_span = Some(self.line(now, decoded, effects));
+            }
+            Input::Fragment => {
+                self.sign_of_life(now);
+                effects.line_span = Some(self.current_span());
+            }
+            Input::Stderr(line) => {
+                self.sign_of_life(now);
+                self.stderr.push(line);
+                effects.line_span = Some(self.current_span());
+            }
+            Input::Sampled(sample) => {
+                self.peaks.samples += 1;
+                self.peaks.cpu_utilization_max =
+                    self.peaks.cpu_utilization_max.max(sample.cpu_utilization);
+                self.peaks.memory_used_bytes_max = self
+                    .peaks
+                    .memory_used_bytes_max
+                    .max(sample.memory_used_bytes);
+            }
+            Input::StdoutClosed => self.stop.stdout_closed(),
+            Input::StderrClosed => self.stop.stderr_closed(),
+            Input::Exited(termination) => {
+                self.phases.exit_ms = Some(millis(now.uptime));
+                self.ended = now.wall;
+                self.stop
+                    .exited(now.uptime, termination, &mut effects.actions);
+            }
+            Input::TreeEmpty => self.stop.tree_empty(),
+            Input::StopSignal(signal) => {
+                if self.stop.signal(now.uptime, signal, &mut effects.actions)
+                    == stop::Patience::Lost
+                {
+                    let verdict = self.finish_spans(now, effects);
+                    effects.actions.push(Action::Abort(Box::new(verdict)));
+                    return;
+                }
+            }
+            Input::Tick => {
+                let activity = self.activity();
+                self.stop.tick(now.uptime, activity, &mut effects.actions);
+            }
+        }
+        if self.stop.take_ended(now.uptime) {
+            self.finish(now, effects);
+        }
+    }
+
+    /// When the next [`Input::Tick`] is due, as time since the start.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.stop.deadline(self.activity())
+    }
+
+    /// What the run is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.stop.is_stopping() {
+            State::Stopping
+        } else if self.approvals.waiting() {
+            State::WaitingForApproval
+        } else if self.tools.any_awaited() {
+            State::InTool
+        } else if !self.turns.is_empty() {
+            State::WaitingForModel
+        } else if self.turn_count == 0 {
+            State::Starting
+        } else {
+            State::BetweenTurns
+        }
+    }
+
+    fn activity(&self) -> stop::Activity {
+        let kind = match self.state() {
+            State::WaitingForModel => stop::Doing::Turn,
+            State::BetweenTurns => stop::Doing::BetweenTurns,
+            State::Starting | State::InTool | State::WaitingForApproval | State::Stopping => {
+                stop::Doing::Excused
+            }
+        };
+        stop::Activity {
+            doing: kind,
+            last_life: self.last_life,
+        }
+    }
+
+    fn sign_of_life(&mut self, now: Now) {
+        self.last_life = now.uptime;
+        self.stop.output(now.uptime);
+    }
+
+    /// Carries one line into the spans and says which span it belongs to.
+    fn line(&mut self, now: Now, decoded: &Decoded<'_>, effects: &mut Effects) -> SpanId {
+        let event = match decoded {
+            Decoded::Event(event) => event,
+            Decoded::Unrecognised => {
+                self.counts.unrecognised += 1;
+                return self.current_span();
+            }
+            Decoded::Text | Decoded::Forged => return self.current_span(),
+        };
+        self.counts.events += 1;
+        let changes = &mut effects.spans;
+        match event {
+            AgentEvent::Stream(stream) => self.on_stream(now, stream, changes),
+            AgentEvent::Assistant(assistant) => self.on_assistant(now, assistant, changes),
+            AgentEvent::User(user) => self.on_user(now, user, changes),
+            AgentEvent::Init(init) => self.on_init(now, init, changes),
+            AgentEvent::Start { prompt } => self.on_start(now, prompt.as_deref(), changes),
+            AgentEvent::Result(result) => self.on_result(now, result, changes),
+            AgentEvent::Complete { success } => self.on_complete(now, *success, changes),
+            AgentEvent::Status(status) => self.on_status(now, status, changes),
+            AgentEvent::CompactBoundary(boundary) => {
+                self.on_compact_boundary(now, boundary, changes)
+            }
+            AgentEvent::ApiRetry(retry) => self.on_retry(now, retry, changes),
+            AgentEvent::SessionState(state) => self.on_session_state(now, *state, changes),
+            AgentEvent::TaskStarted(task) => self.on_task_started(now, task, changes),
+            AgentEvent::TaskEnded(task) => self.on_task_ended(now, task, changes),
+            AgentEvent::HookStarted(hook) => self.on_hook_started(now, hook, changes),
+            AgentEvent::HookResponse(hook) => self.on_hook_response(now, hook, changes),
+            AgentEvent::PermissionDenied { tool_use_id } => {
+                self.tools.deny(tool_use_id);
+                self.tools
+                    .span_of(tool_use_id)
+                    .unwrap_or_else(|| self.current_span())
+            }
+            AgentEvent::ApprovalRequest(request) => self.on_approval_request(now, request, changes),
+            AgentEvent::ApprovalDecision(decision) => {
+                self.on_approval_decision(now, decision, changes)
+            }
+            AgentEvent::RateLimit(limit) => self.on_rate_limit(now, limit),
+            AgentEvent::Error { message } => {
+                self.agent_error = Some(message.chars().take(1000).collect());
+                self.current_span()
+            }
+            AgentEvent::Note { .. } => self.current_span(),
+        }
+    }
+
+    /// The turn in progress, else the run.
+    fn current_span(&self) -> SpanId {
+        self.turns.back().map_or(self.root, |turn| turn.span_id)
+    }
+
+    fn id(&self, kind: SpanKey, key: &[&str]) -> SpanId {
+        id::span_id(&self.config.run_id, kind, key)
+    }
+}
+
+/// Milliseconds with fractions.
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Counts on the wire are integers of 64 bits with a sign, as OTLP's are.
+fn int(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,300 @@
-//! telemetry
+//! Telemetry out: finished spans to every destination, bounded in memory and in time.
+//!
+//! ```text
+//! record ──► run buffer ──┬─► traces.jsonl
+//!   (export thread)       ├─► console thread ──► stderr
+//!                         └─► dialect ─► OTLP bytes ─► queue ─► sender task ──► HTTP(S)   (once a destination)
+//! ```
+//!
+//! The OpenTelemetry crates give the data model and the encoding. Their batch processor and their retries lose spans
+//! and hang at the end (a healthy but slow backend costs it three quarters of a burst), so queueing, retries and
+//! shutdown are here. Nothing is global: no provider, no propagator, no environment is read but what comes in as data.
+//!
+//! What holds always: [`Telemetry::record`] never blocks; a destination that fails, hangs or panics costs the others
+//! nothing; a retry sends the same bytes; each span is exported, dropped with a reason, or queued, and the counts say
+//! which; the answer to [`Telemetry::shutdown`] comes in time even if the export thread is stuck.
+
+mod console;
+pub mod context;
+mod counts;
+pub mod destination;
+mod dns;
+mod encode;
+mod export;
+mod file;
+mod queue;
+pub mod resource;
+mod retry;
+pub mod secrets;
+mod sender;
+mod span_data;
+mod transport;
+pub mod variables;
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, thread};
+
+use opentelemetry::trace::{TraceFlags, TraceState};
+use opentelemetry::{Key, KeyValue, Value};
+use opentelemetry_sdk::Resource;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use sandtrace_client::wire;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use self::console::Console;
+use self::counts::Ledger;
+use self::encode::Encoder;
+use self::export::{Export, Message, OtlpSink, Sink};
+use self::file::TracesFile;
+use self::queue::Queue;
+use self::sender::Sender;
+use self::span_data::{JSON_FACTOR, TraceFacts, weight};
+
+pub use self::destination::{
+    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol,
+};
+pub use self::variables::{DestinationError, batching, destinations};
+use crate::session::span::FinishedSpan;
+
+/// The most bytes of spans between [`Telemetry::record`] and the destinations' queues.
+const BUFFER_BYTES: usize = 8 << 20;
+
+/// The most encoded bytes of a request, before compression.
+const BATCH_BYTES: usize = 2 << 20;
+
+/// How much later than asked the answer to a shutdown may come.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(50);
+
+/// Everything telemetry needs to know.
+#[derive(Debug, Default)]
+pub struct TelemetryConfig {
+    /// Where spans go, besides the journal.
+    pub destinations: Vec<Destination>,
+    /// Who sends them, from [`resource::attributes`].
+    pub resource: Vec<(Key, Value)>,
+    /// The journal's `traces.jsonl`, opened to append; `None` without a journal.
+    pub traces_file: Option<File>,
+    /// The most bytes of that file; what comes beyond is counted as dropped.
+    pub traces_file_cap: u64,
+    /// The trace's W3C flag. `false` keeps spans from every destination but the file.
+    pub sampled: bool,
+    /// TRACESTATE as given; every span carries it.
+    pub trace_state: String,
+    /// How spans are gathered into requests.
+    pub batching: Batching,
+}
+
+/// Why telemetry cannot start. All of these are the user's to mend, before the agent is started.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The file with certificate authorities cannot be read.
+    #[error("failed to read the certificates in {path} (OTEL_EXPORTER_OTLP_CERTIFICATE)")]
+    Certificate {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// The crate that encodes refuses the configuration.
+    #[error("failed to set up the encoding for the destination {name}")]
+    Encoder {
+        /// The destination's name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+    /// There is no thread to be had.
+    #[error("failed to start the export thread")]
+    Thread(#[source] io::Error),
+}
+
+/// The handle to the export thread. Dropping it without [`Self::shutdown`] gives up what is not sent yet.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// Bounded by `room`: each span carries its permit.
+    messages: mpsc::UnboundedSender<Message>,
+    room: Arc<Semaphore>,
+    ledger: Arc<Ledger>,
+}
+
+impl Telemetry {
+    /// Starts the export thread.
+    pub fn start(config: TelemetryConfig) -> Result<Self, TelemetryError> {
+        let attributes = config.resource.into_iter();
+        let resource = Resource::builder_empty()
+            .with_attributes(attributes.map(|(key, value)| KeyValue::new(key, value)))
+            .build();
+        let (draining, watch_draining) = watch::channel(false);
+        let mut ledger = Ledger::default();
+        let mut sinks = Vec::new();
+        let mut senders = Vec::new();
+        let mut batch_weight = BATCH_BYTES;
+        if let Some(file) = config.traces_file {
+            let counts = ledger.add("file", true);
+            sinks.push(Sink::File(TracesFile::new(
+                file,
+                config.traces_file_cap,
+                &resource,
+                counts,
+            )));
+        }
+        for destination in config.destinations {
+            match destination {
+                Destination::File => {}
+                Destination::Console => {
+                    let counts = ledger.add("console", config.sampled);
+                    if config.sampled {
+                        let console =
+                            Console::start(&resource, counts).map_err(TelemetryError::Thread)?;
+                        sinks.push(Sink::Console(console));
+                    }
+                }
+                Destination::Otlp(destination) => {
+                    let name = destination.name;
+                    let counts = ledger.add(name, config.sampled);
+                    let authorities = authorities(&destination)?;
+                    let encoder = Encoder::new(&destination, &resource)
+                        .map_err(|source| TelemetryError::Encoder { name, source })?;
+                    if !config.sampled {
+                        continue;
+                    }
+                    if destination.protocol == Protocol::HttpJson {
+                        batch_weight = BATCH_BYTES / JSON_FACTOR;
+                    }
+                    let queue = Arc::new(Queue::new(Arc::clone(&counts)));
+                    sinks.push(Sink::Otlp(Box::new(OtlpSink {
+                        dialect: destination.dialect,
+                        encoder,
+                        queue: Arc::clone(&queue),
+                        counts: Arc::clone(&counts),
+                    })));
+                    senders.push(Sender {
+                        destination,
+                        authorities,
+                        queue,
+                        counts,
+                        draining: watch_draining.clone(),
+                    });
+                }
+            }
+        }
+        let (messages, receiver) = mpsc::unbounded_channel();
+        let export = Export {
+            messages: receiver,
+            batching: config.batching,
+            batch_weight,
+            trace: TraceFacts {
+                flags: TraceFlags::default().with_sampled(config.sampled),
+                state: config.trace_state.parse::<TraceState>().unwrap_or_default(),
+            },
+            sinks,
+            senders,
+            draining,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(TelemetryError::Thread)?;
+        thread::Builder::new()
+            .name("export".to_owned())
+            .spawn(move || {
+                // After a panic the handle finds the channel closed, and counts what it cannot hand over as dropped.
+                let run = || runtime.block_on(export.run());
+                catch_unwind(AssertUnwindSafe(run)).unwrap_or_default();
+            })
+            .map_err(TelemetryError::Thread)?;
+        Ok(Self {
+            messages,
+            room: Arc::new(Semaphore::new(BUFFER_BYTES)),
+            ledger: Arc::new(ledger),
+        })
+    }
+
+    /// Takes a finished span. Never blocks: without room the span is dropped and counted.
+    pub fn record(&self, span: FinishedSpan) {
+        self.ledger.finished();
+        let weight = u32::try_from(weight(&span)).unwrap_or(u32::MAX);
+        let sent = Arc::clone(&self.room)
+            .try_acquire_many_owned(weight)
+            .is_ok_and(|permit| {
+                self.messages
+                    .send(Message::Span(Box::new(span), permit))
+                    .is_ok()
+            });
+        if !sent {
+            self.ledger.dropped();
+        }
+    }
+
+    /// Exports what is finished now, without waiting for a batch to fill.
+    pub fn flush_soon(&self) {
+        // If the thread is gone, there is nothing to flush.
+        self.messages.send(Message::Flush).unwrap_or_default();
+    }
+
+    /// What became of the spans so far.
+    #[must_use]
+    pub fn counts(&self) -> wire::Telemetry {
+        self.ledger.report()
+    }
+
+    /// Exports what is left, for at most `timeout`, and answers with the final counts within [`SHUTDOWN_GRACE`] of it.
+    ///
+    /// The answer is given by a thread that does nothing else, so it comes even if the export thread is stuck in a
+    /// write to a full disk. That thread then ends with the process.
+    #[must_use]
+    pub fn shutdown(self, timeout: Duration) -> oneshot::Receiver<wire::Telemetry> {
+        let (done, finished) = std::sync::mpsc::channel();
+        let deadline = Instant::now() + timeout;
+        self.messages
+            .send(Message::Shutdown { deadline, done })
+            .unwrap_or_default();
+        let (answer, answered) = oneshot::channel();
+        let ledger = Arc::clone(&self.ledger);
+        let wait = move || {
+            // Any outcome will do: it is done, it is late, or the export thread is gone.
+            let finished = finished.recv_timeout(timeout + SHUTDOWN_GRACE);
+            finished.unwrap_or_default();
+            // Nobody may be listening any more.
+            answer.send(ledger.report()).unwrap_or_default();
+        };
+        match thread::Builder::new()
+            .name("shutdown".to_owned())
+            .spawn(wait)
+        {
+            Ok(_) => answered,
+            // Without a thread there is no way to wait, so the answer is what is known now.
+            Err(_) => {
+                let (answer, answered) = oneshot::channel();
+                answer.send(self.ledger.report()).unwrap_or_default();
+                answered
+            }
+        }
+    }
+}
+
+fn authorities(
+    destination: &OtlpDestination,
+) -> Result<Vec<CertificateDer<'static>>, TelemetryError> {
+    let Some(path) = &destination.certificate else {
+        return Ok(Vec::new());
+    };
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read.and_then(|found| match found.as_slice() {
+        [] => Err(rustls_pki_types::pem::Error::NoItemsFound),
+        _ => Ok(found),
+    });
+    certificates.map_err(|source| TelemetryError::Certificate {
+        path: path.clone(),
+        source,
+    })
+}

@@ -1,0 +1,342 @@
+//! What the flags and settings mean: every option is looked up in its layers, read, checked and given its default.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{CliError, UsageError, ValueProblem};
+use super::flags::{ReportFlags, RunFlags};
+use super::settings::{Origin, Settings};
+use super::values::{
+    attribute, capture, echo, length, limit, plain, run_id, survivors, switch, variable_name,
+};
+
+pub use crate::session::{Capture, SurvivorPolicy};
+
+/// Where journals go when neither HOME nor XDG_STATE_HOME says where.
+pub const HOMELESS_JOURNAL: &str = "/var/tmp/sandtrace";
+
+/// All that `sandtrace run` was told.
+#[derive(Debug, Clone)]
+pub struct RunConfig {
+    /// The agent and its arguments; never empty.
+    pub command: Vec<OsString>,
+    /// `None` for no limit.
+    pub deadline: Option<Duration>,
+    /// `None` for no limit.
+    pub idle_timeout: Option<Duration>,
+    pub grace: Duration,
+    pub flush_timeout: Duration,
+    pub echo: EchoMode,
+    pub capture: Capture,
+    /// `None` for no samples.
+    pub sample_interval: Option<Duration>,
+    pub journal: Journal,
+    /// `None`: left after the agent's own exit, killed after a signal or a stop.
+    pub survivors: Option<SurvivorPolicy>,
+    /// In order of first mention; each key once.
+    pub attributes: Vec<(String, String)>,
+    pub pass_env: Vec<String>,
+    pub verbose: bool,
+    /// `None` for a new one.
+    pub run_id: Option<String>,
+    pub agent_name: String,
+    /// `None` for the agent's own.
+    pub session_id: Option<String>,
+    /// `None` for `user.id` of BAGGAGE.
+    pub user_id: Option<String>,
+    /// What the user should hear about how this came about.
+    pub notices: Vec<Notice>,
+    /// Every other variable: OTEL_*, LANGFUSE_*, TRACEPARENT, …
+    pub settings: Settings,
+}
+
+/// All that `sandtrace report` was told.
+#[derive(Debug, Clone)]
+pub struct ReportConfig {
+    /// A run id or a path.
+    pub run: OsString,
+    pub journal: Journal,
+    pub settings: Settings,
+}
+
+/// What appears on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EchoMode {
+    /// The agent's lines with a stamp, and ours between them.
+    Enriched,
+    /// The agent's bytes, untouched.
+    Raw,
+    /// Nothing.
+    Off,
+}
+
+/// Where runs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Journal {
+    /// The directory that holds one directory a run.
+    Directory(PathBuf),
+    Off,
+}
+
+/// Something the configuration had to make up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Neither HOME nor XDG_STATE_HOME is an absolute path.
+    NoHome,
+}
+
+impl Notice {
+    /// The stable word of a `sandtrace.warning`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoHome => "no_home",
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHome => write!(
+                f,
+                "neither HOME nor XDG_STATE_HOME is an absolute path, so the journal is in {HOMELESS_JOURNAL}"
+            ),
+        }
+    }
+}
+
+/// An option's two names.
+#[derive(Clone, Copy)]
+struct Name {
+    flag: &'static str,
+    variable: &'static str,
+}
+
+const fn name(flag: &'static str, variable: &'static str) -> Name {
+    Name { flag, variable }
+}
+
+const JOURNAL: Name = name("--journal", "SANDTRACE_JOURNAL");
+
+pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliError> {
+    let from = Source {
+        settings: &settings,
+    };
+    let mut notices = Vec::new();
+    let config = RunConfig {
+        deadline: from
+            .read(
+                name("--deadline", "SANDTRACE_DEADLINE"),
+                &flags.deadline,
+                limit,
+            )?
+            .flatten(),
+        idle_timeout: from
+            .read(
+                name("--idle-timeout", "SANDTRACE_IDLE_TIMEOUT"),
+                &flags.idle_timeout,
+                limit,
+            )?
+            .unwrap_or(Some(Duration::from_secs(30 * 60))),
+        grace: from
+            .read(name("--grace", "SANDTRACE_GRACE"), &flags.grace, length)?
+            .unwrap_or(Duration::from_secs(10)),
+        flush_timeout: from
+            .read(
+                name("--flush-timeout", "SANDTRACE_FLUSH_TIMEOUT"),
+                &flags.flush_timeout,
+                length,
+            )?
+            .unwrap_or(Duration::from_secs(5)),
+        echo: from
+            .read(name("--echo", "SANDTRACE_ECHO"), &flags.echo, echo)?
+            .unwrap_or(EchoMode::Enriched),
+        capture: from
+            .read(
+                name("--capture", "SANDTRACE_CAPTURE"),
+                &flags.capture,
+                capture,
+            )?
+            .unwrap_or(Capture::Preview),
+        sample_interval: from
+            .read(
+                name("--sample-interval", "SANDTRACE_SAMPLE_INTERVAL"),
+                &flags.sample_interval,
+                limit,
+            )?
+            .unwrap_or(Some(Duration::from_secs(1))),
+        journal: from.journal(&flags.journal, &mut notices)?,
+        survivors: from.read(
+            name("--survivors", "SANDTRACE_SURVIVORS"),
+            &flags.survivors,
+            survivors,
+        )?,
+        attributes: from.attributes(&flags.attribute)?,
+        pass_env: from.pass_env(&flags.pass_env)?,
+        verbose: flags.verbose
+            || from
+                .read(name("--verbose", "SANDTRACE_VERBOSE"), &None, switch)?
+                .unwrap_or(false),
+        run_id: from.read(name("--run-id", "SANDTRACE_RUN_ID"), &flags.run_id, run_id)?,
+        agent_name: from
+            .read(
+                name("--agent-name", "SANDTRACE_AGENT_NAME"),
+                &flags.agent_name,
+                plain,
+            )?
+            .unwrap_or_else(|| "claude".to_owned()),
+        session_id: from.read(
+            name("--session-id", "SANDTRACE_SESSION_ID"),
+            &flags.session_id,
+            plain,
+        )?,
+        user_id: from.read(
+            name("--user-id", "SANDTRACE_USER_ID"),
+            &flags.user_id,
+            plain,
+        )?,
+        command: flags.command,
+        notices,
+        settings: Settings::default(),
+    };
+    match config.command.first() {
+        Some(program) if !program.is_empty() => Ok(RunConfig { settings, ..config }),
+        _ => Err(UsageError::NoCommand.into()),
+    }
+}
+
+pub(super) fn report(flags: ReportFlags, settings: Settings) -> Result<ReportConfig, CliError> {
+    let from = Source {
+        settings: &settings,
+    };
+    // That HOME is missing matters to a report only if it finds no run, and then it lists where it looked.
+    let journal = from.journal(&flags.journal, &mut Vec::new())?;
+    let run = flags.run.filter(|run| !run.is_empty());
+    Ok(ReportConfig {
+        run: run.ok_or(UsageError::NoRun)?,
+        journal,
+        settings,
+    })
+}
+
+/// Looks options up below the flags.
+struct Source<'a> {
+    settings: &'a Settings,
+}
+
+impl Source<'_> {
+    /// The strongest value of an option, read; `None` if nobody gave one.
+    fn read<T>(
+        &self,
+        name: Name,
+        flag: &Option<OsString>,
+        read: impl FnOnce(&str) -> Result<T, ValueProblem>,
+    ) -> Result<Option<T>, CliError> {
+        let given = match flag {
+            Some(value) => Some((Origin::Flag(name.flag), value.as_os_str())),
+            None => self.settings.layers(name.variable).last(),
+        };
+        given
+            .map(|(origin, value)| checked(origin, value, read))
+            .transpose()
+    }
+
+    /// Every value of a repeatable option, the weakest first: variables hold lists, a flag holds one.
+    fn read_all<T>(
+        &self,
+        name: Name,
+        flags: &[OsString],
+        read: impl Fn(&str) -> Result<T, ValueProblem>,
+    ) -> Result<Vec<T>, CliError> {
+        let mut all = Vec::new();
+        for (origin, list) in self.settings.layers(name.variable) {
+            let list = checked(origin.clone(), list, |list| Ok(list.to_owned()))?;
+            let items = list
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
+            for item in items {
+                all.push(checked(origin.clone(), OsStr::new(item), &read)?);
+            }
+        }
+        for flag in flags {
+            all.push(checked(Origin::Flag(name.flag), flag, &read)?);
+        }
+        Ok(all)
+    }
+
+    fn attributes(&self, flags: &[OsString]) -> Result<Vec<(String, String)>, CliError> {
+        let name = name("--attribute", "SANDTRACE_ATTRIBUTE");
+        let mut attributes: Vec<(String, String)> = Vec::new();
+        for (key, value) in self.read_all(name, flags, attribute)? {
+            match attributes.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, weaker)) => *weaker = value,
+                None => attributes.push((key, value)),
+            }
+        }
+        Ok(attributes)
+    }
+
+    fn pass_env(&self, flags: &[OsString]) -> Result<Vec<String>, CliError> {
+        let name = name("--pass-env", "SANDTRACE_PASS_ENV");
+        let mut names = Vec::new();
+        for variable in self.read_all(name, flags, variable_name)? {
+            if !names.contains(&variable) {
+                names.push(variable);
+            }
+        }
+        Ok(names)
+    }
+
+    /// The journal is read apart from the others, for a path need not be UTF-8.
+    fn journal(
+        &self,
+        flag: &Option<OsString>,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Journal, CliError> {
+        let given = match flag {
+            Some(value) => Some((Origin::Flag(JOURNAL.flag), value.as_os_str())),
+            None => self.settings.layers(JOURNAL.variable).last(),
+        };
+        match given {
+            Some((_, value)) if value == "off" => Ok(Journal::Off),
+            Some((origin, value)) if value.is_empty() => Err(CliError::Value {
+                origin,
+                value: String::new(),
+                problem: ValueProblem::Empty,
+            }),
+            Some((_, value)) => Ok(Journal::Directory(PathBuf::from(value))),
+            None => Ok(Journal::Directory(self.state_home().unwrap_or_else(|| {
+                notices.push(Notice::NoHome);
+                PathBuf::from(HOMELESS_JOURNAL)
+            }))),
+        }
+    }
+
+    /// The XDG specification has relative paths ignored.
+    fn state_home(&self) -> Option<PathBuf> {
+        let absolute = |name| {
+            let path = PathBuf::from(self.settings.get_os(name)?);
+            path.is_absolute().then_some(path)
+        };
+        absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .map(|state| state.join("sandtrace"))
+    }
+}
+
+fn checked<T>(
+    origin: Origin,
+    value: &OsStr,
+    read: impl FnOnce(&str) -> Result<T, ValueProblem>,
+) -> Result<T, CliError> {
+    let text = value.to_str().ok_or(ValueProblem::NotUtf8);
+    text.and_then(read).map_err(|problem| CliError::Value {
+        origin,
+        value: value.to_string_lossy().into_owned(),
+        problem,
+    })
+}

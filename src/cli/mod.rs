@@ -1,0 +1,67 @@
+//! From flags, environment and settings file to a [`Command`]: a pure function of its inputs.
+//!
+//! `flags` is what was typed, `settings` what lies below it, `config` what both mean. Nothing here prints or
+//! exits: help and version come back as [`CliError`] variants, and `main` decides where a text goes.
+//!
+//! ```text
+//! flag  >  environment (empty = unset)  >  /etc/sandtrace/env  >  default
+//! ```
+
+mod config;
+mod duration;
+mod error;
+mod flags;
+mod settings;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+pub use config::{
+    Capture, EchoMode, HOMELESS_JOURNAL, Journal, Notice, ReportConfig, RunConfig, SurvivorPolicy,
+};
+pub use duration::{DurationError, parse as parse_duration};
+pub use error::{CliError, UsageError, ValueProblem};
+pub use settings::{LineProblem, Origin, SETTINGS_FILE, Settings, SettingsError};
+pub use values::is_run_id;
+
+use flags::{Flags, Subcommands};
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    Run(Box<RunConfig>),
+    Report(ReportConfig),
+}
+
+/// Reads a command line; `args` starts with the program's own name.
+///
+/// The settings come as a result because `--help` must answer even where the settings file is broken.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    settings: Result<Settings, SettingsError>,
+) -> Result<Command, CliError> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let flags = Flags::try_parse_from(&args).map_err(|error| explained(error, &args))?;
+    let settings = settings?;
+    match flags.command {
+        Subcommands::Run(flags) => Ok(Command::Run(Box::new(config::run(*flags, settings)?))),
+        Subcommands::Report(flags) => Ok(Command::Report(config::report(flags, settings)?)),
+    }
+}
+
+/// clap does not know that a stray word in front of `--` is most likely the agent's command.
+fn explained(error: clap::Error, args: &[OsString]) -> CliError {
+    match error.into() {
+        CliError::Usage(UsageError::ExtraArgument(argument))
+            if args.get(1).is_some_and(|subcommand| subcommand == "run") =>
+        {
+            UsageError::CommandBeforeDashes(argument).into()
+        }
+        error => error,
+    }
+}

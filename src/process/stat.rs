@@ -1,0 +1,150 @@
+//! /proc/PID/stat.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// One process at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    pub pid: Pid,
+    pub parent: Pid,
+    /// Clock ticks from boot to its start: with the pid, the identity of a process.
+    pub start_ticks: u64,
+    /// Its command name (`comm`), never its arguments.
+    pub command: String,
+    pub state: State,
+    /// User and system time so far.
+    pub cpu: Duration,
+    /// Resident memory, bytes.
+    pub rss_bytes: u64,
+}
+
+/// What a process is doing, as far as a supervisor cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Running, or waiting for something.
+    Alive,
+    /// Stopped by a signal or a tracer.
+    Stopped,
+    /// Dead; its parent has not asked for its status yet.
+    Zombie,
+}
+
+/// When this process started, in clock ticks since boot: with the pid it names one process for good.
+#[must_use]
+pub fn own_start_ticks() -> Option<u64> {
+    read(Pid::this()).ok().map(|process| process.start_ticks)
+}
+
+/// Reads one process; `NotFound` once it is gone.
+pub(super) fn read(pid: Pid) -> io::Result<Process> {
+    let mut line = [0; 2048];
+    let mut length = 0;
+    let mut file = File::open(format!("/proc/{pid}/stat"))?;
+    while length < line.len() {
+        match file.read(&mut line[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    parse(&line[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// `pid (comm) state ppid …`. The command may itself hold spaces and parentheses, so it ends at the last one.
+fn parse(line: &[u8]) -> Option<Process> {
+    let open = memchr::memchr(b'(', line)?;
+    let close = memchr::memrchr(b')', line)?;
+    let pid = std::str::from_utf8(line.get(..open)?).ok()?;
+    let command = String::from_utf8_lossy(line.get(open + 1..close)?).into_owned();
+    let rest = std::str::from_utf8(line.get(close + 1..)?).ok()?;
+    // proc(5) counts fields from 1, and the state is the third.
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    let number = |at: usize| field(at)?.parse::<u64>().ok();
+
+    Some(Process {
+        pid: Pid::from_raw(pid.trim().parse().ok()?),
+        parent: Pid::from_raw(field(4)?.parse().ok()?),
+        start_ticks: number(22)?,
+        command,
+        state: match field(3)? {
+            // A process lives on when only its first thread has ended.
+            "Z" | "X" | "x" if number(20)? <= 1 => State::Zombie,
+            "T" | "t" => State::Stopped,
+            _ => State::Alive,
+        },
+        cpu: ticks(number(14)?.saturating_add(number(15)?)),
+        rss_bytes: number(24)?.saturating_mul(system(SysconfVar::PAGE_SIZE, 4096)),
+    })
+}
+
+fn ticks(count: u64) -> Duration {
+    let per_second = system(SysconfVar::CLK_TCK, 100);
+    Duration::from_millis(count.saturating_mul(1000) / per_second)
+}
+
+fn system(variable: SysconfVar, usual: u64) -> u64 {
+    sysconf(variable)
+        .ok()
+        .flatten()
+        .and_then(|value| u64::try_from(value).ok())
+        .filter(|&value| value > 0)
+        .unwrap_or(usual)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "4242 (a) R (b) c) S 17 4242 4242 0 -1 4194304 99 0 0 0 150 50 7 7 20 0 1 0 123456 10000000 300 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+
+    #[test]
+    fn a_command_may_look_like_the_rest_of_the_line() {
+        let process = parse(LINE.as_bytes()).unwrap();
+        assert_eq!(process.pid, Pid::from_raw(4242));
+        assert_eq!(process.command, "a) R (b) c");
+        assert_eq!(process.state, State::Alive);
+        assert_eq!(process.parent, Pid::from_raw(17));
+        assert_eq!(process.start_ticks, 123_456);
+        assert_eq!(process.cpu, Duration::from_secs(2));
+        assert_eq!(process.rss_bytes, 300 * 4096);
+    }
+
+    #[test]
+    fn a_command_need_not_be_utf_8() {
+        let line = LINE.replace("a) R (b) c", "?").into_bytes();
+        let line: Vec<u8> = line
+            .into_iter()
+            .map(|byte| if byte == b'?' { 0xff } else { byte })
+            .collect();
+        assert_eq!(parse(&line).unwrap().command, "\u{fffd}");
+    }
+
+    #[test]
+    fn a_process_is_dead_when_its_last_thread_is() {
+        let zombie = LINE.replace("c) S", "c) Z");
+        assert_eq!(parse(zombie.as_bytes()).unwrap().state, State::Zombie);
+        let threads_left = zombie.replace(" 20 0 1 0 ", " 20 0 3 0 ");
+        assert_eq!(parse(threads_left.as_bytes()).unwrap().state, State::Alive);
+    }
+
+    #[test]
+    fn a_torn_line_is_no_process() {
+        for length in [0, 4, 10, 20, 60] {
+            assert_eq!(parse(&LINE.as_bytes()[..length]), None);
+        }
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        let process = read(Pid::this()).unwrap();
+        assert_eq!(process.pid, Pid::this());
+        assert_eq!(process.parent, Pid::parent());
+        assert!(process.rss_bytes > 0);
+    }
+}

@@ -1,0 +1,238 @@
+//! The end of a run: the verdict, the spans still open, and the sums.
+
+use opentelemetry::{Array, StringValue, Value};
+use sandtrace_client::wire::{AgentExited, Exit, Outcome, RunFinished, Survivor, Telemetry};
+
+use super::failure::{Ending, Facts, Intent, SpawnFailure, classify};
+use super::semconv::key;
+use super::span::SpanStatus;
+use super::tree::Closing;
+use super::{Action, Effects, Session, int, millis};
+use crate::process::exit::{Termination, signal_name};
+use crate::time::Now;
+
+impl Session {
+    /// Everything is over: reaches the verdict and closes what is open.
+    pub(super) fn finish(&mut self, now: Now, effects: &mut Effects) {
+        let exited = self.finish_spans(now, effects);
+        effects.actions.push(Action::Finish(Box::new(exited)));
+    }
+
+    /// Reaches the verdict once, and closes every span with it.
+    pub(super) fn finish_spans(&mut self, now: Now, effects: &mut Effects) -> AgentExited {
+        if let Some(verdict) = &self.verdict {
+            return verdict.clone();
+        }
+        if self.ended <= self.started {
+            self.ended = now.wall;
+        }
+        let verdict = self.reach_verdict();
+        self.verdict = Some(verdict.clone());
+        self.phases.tools_ms = self.tools.busy_ms(now.uptime);
+        self.close_all(now, effects);
+        self.describe_run(&verdict);
+        self.tree
+            .close(self.root, now.wall, Closing::Finished, &mut effects.spans);
+        verdict
+    }
+
+    fn reach_verdict(&mut self) -> AgentExited {
+        let ending = match (&self.spawn_failure, self.stop.termination()) {
+            (Some((failure, message)), _) => Ending::NotSpawned {
+                failure: *failure,
+                message: message.clone(),
+            },
+            (None, Some(termination)) => Ending::Terminated(termination),
+            // An abort: the agent is still there, and the supervisor leaves.
+            (None, None) => Ending::Terminated(Termination::Signaled {
+                signal: nix::libc::SIGKILL,
+                core_dumped: false,
+            }),
+        };
+        let facts = Facts {
+            intent: self.stop.intent(),
+            ending: &ending,
+            result: self.last_result.as_ref(),
+            api_error: self.result_error.as_ref(),
+            stderr: &self.stderr,
+            agent_error: self.agent_error.as_deref(),
+            saw_event: self.counts.events > 0,
+            turn_open: !self.turns.is_empty(),
+        };
+        let (outcome, failure) = classify(&facts);
+        self.exit = exit_of(&ending, self.stop.intent(), outcome);
+        AgentExited {
+            outcome,
+            failure,
+            exit: self.exit.clone(),
+        }
+    }
+
+    fn close_all(&mut self, now: Now, effects: &mut Effects) {
+        let changes = &mut effects.spans;
+        let retries = self.orphan_retries();
+        let turn = self.current_span();
+        if let Some(span) = self.tree.get_mut(turn) {
+            for retry in retries {
+                span.event(retry);
+            }
+        }
+        let below = self.tree.all_below_root();
+        for lane in self.lanes.keys() {
+            self.close_chat(lane.as_deref(), Closing::Abandoned, changes);
+        }
+        self.settle_approvals(&below, changes);
+        self.tree.abandon_all(now.wall, changes);
+    }
+
+    /// The run's span carries the verdict and the sums.
+    fn describe_run(&mut self, verdict: &AgentExited) {
+        let usage = self.ledger.usage();
+        let cost = self.ledger.cost();
+        let (phases, peaks, counts) = (self.phases, self.peaks, self.counts);
+        let ratio = self.cache_hit_ratio();
+        let Some(span) = self.tree.get_mut(self.root) else {
+            return;
+        };
+        span.set(key::OUTCOME, verdict.outcome.as_str());
+        if let Some(exit) = &verdict.exit {
+            span.set_opt(key::PROCESS_EXIT_CODE, exit.code.map(i64::from));
+            span.set_opt(key::EXIT_SIGNAL, exit.signal.clone());
+        }
+        if let Some(failure) = &verdict.failure {
+            span.set(key::ERROR_TYPE, failure.kind.to_string());
+            span.set(key::FAILURE_CLASS, failure.kind.class().to_owned());
+            span.set_opt(
+                key::FAILURE_REASON,
+                failure.kind.reason().map(str::to_owned),
+            );
+            span.set(key::FAILURE_CONFIDENCE, failure.confidence);
+            let facts: Vec<StringValue> = failure
+                .evidence
+                .iter()
+                .map(|item| format!("{}: {}", item.source, item.fact).into())
+                .collect();
+            span.set(key::FAILURE_EVIDENCE, Value::Array(Array::String(facts)));
+            // A cancelled run did what it was told; that is no error of the agent.
+            if verdict.outcome == Outcome::Failure {
+                span.status = SpanStatus::Error {
+                    message: failure.message.clone().into(),
+                };
+            }
+        }
+        span.set(key::USAGE_INPUT, int(usage.input_tokens));
+        span.set(key::USAGE_OUTPUT, int(usage.output_tokens));
+        span.set(key::USAGE_CACHE_READ, int(usage.cache_read_input_tokens));
+        span.set(
+            key::USAGE_CACHE_CREATION,
+            int(usage.cache_creation_input_tokens),
+        );
+        span.set_opt(key::CACHE_HIT_RATIO, ratio);
+        if let Some(cost) = cost {
+            span.set(key::COST_USD, cost.usd);
+            span.set(key::COST_SOURCE, cost.source);
+        }
+        span.set(key::TURNS, int(counts.turns));
+        span.set(key::CHATS, int(counts.chats));
+        span.set(key::TOOLS, int(counts.tools));
+        span.set(key::SUBAGENTS, int(counts.subagents));
+        span.set(key::RETRIES, int(counts.retries));
+        span.set_opt(key::PHASE_SPAWN_MS, phases.spawn_ms);
+        span.set_opt(key::PHASE_FIRST_LINE_MS, phases.first_line_ms);
+        span.set_opt(key::PHASE_FIRST_TOKEN_MS, phases.first_token_ms);
+        span.set_opt(key::PHASE_TOOLS_MS, phases.tools_ms);
+        span.set_opt(key::PHASE_RESULT_MS, phases.result_ms);
+        span.set_opt(key::PHASE_EXIT_MS, phases.exit_ms);
+        if peaks.samples > 0 {
+            span.set(key::PEAK_CPU, peaks.cpu_utilization_max);
+            span.set(key::PEAK_MEMORY, int(peaks.memory_used_bytes_max));
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a ratio of token counts needs no 53 bits"
+    )]
+    fn cache_hit_ratio(&self) -> Option<f64> {
+        let usage = self.ledger.usage();
+        (usage.input_tokens > 0)
+            .then(|| usage.cache_read_input_tokens as f64 / usage.input_tokens as f64)
+    }
+
+    /// The data of `sandtrace.run.finished`; `None` before the verdict.
+    #[must_use]
+    pub fn run_finished(
+        &self,
+        telemetry: Telemetry,
+        survivors: Vec<Survivor>,
+    ) -> Option<RunFinished> {
+        let verdict = self.verdict.as_ref()?;
+        Some(RunFinished {
+            outcome: verdict.outcome,
+            failure: verdict.failure.clone(),
+            exit: verdict.exit.clone(),
+            duration_ms: millis(self.ended.since(self.started)),
+            usage: self.ledger.usage(),
+            cost: self.ledger.cost(),
+            cache_hit_ratio: self.cache_hit_ratio(),
+            phases: self.phases,
+            counts: self.counts,
+            resources: (self.peaks.samples > 0).then_some(self.peaks),
+            telemetry,
+            survivors,
+        })
+    }
+
+    /// Spans that were closed.
+    #[must_use]
+    pub fn finished_spans(&self) -> u64 {
+        self.tree.finished
+    }
+}
+
+/// The wait status, and the code that the supervisor exits with (DESIGN §3).
+fn exit_of(ending: &Ending, intent: Option<Intent>, outcome: Outcome) -> Option<Exit> {
+    let Ending::Terminated(termination) = ending else {
+        let Ending::NotSpawned { failure, .. } = ending else {
+            return None;
+        };
+        let code = match failure {
+            SpawnFailure::NotFound => 127,
+            SpawnFailure::NotExecutable => 126,
+            SpawnFailure::Failed => 125,
+        };
+        return Some(Exit {
+            code: None,
+            signal: None,
+            core_dumped: false,
+            reported_code: code,
+        });
+    };
+    let own = match *termination {
+        Termination::Exited(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
+        Termination::Signaled { signal, .. } => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+    };
+    let reported_code = match intent {
+        Some(Intent::Deadline(_) | Intent::Idle(_)) => 124,
+        // Closing an idle session is a success whatever TERM made of the agent.
+        Some(Intent::SessionIdle(_)) if outcome == Outcome::Success => 0,
+        _ => own,
+    };
+    Some(match *termination {
+        Termination::Exited(code) => Exit {
+            code: Some(code),
+            signal: None,
+            core_dumped: false,
+            reported_code,
+        },
+        Termination::Signaled {
+            signal,
+            core_dumped,
+        } => Exit {
+            code: None,
+            signal: Some(signal_name(signal).to_string()),
+            core_dumped,
+            reported_code,
+        },
+    })
+}

@@ -1,0 +1,142 @@
+//! Every span name, attribute key and fixed value that we emit, in one place.
+//!
+//! The base is the OpenTelemetry GenAI semantic conventions 1.41, which is what today's backends read
+//! (`reference/observability.md` §1.1), and the `process.*` conventions. What has no convention lives under
+//! `sandtrace.`.
+
+/// Span names. A `{}` is filled with the agent's, model's or tool's name.
+pub mod span {
+    pub const RUN: &str = "agent.run";
+    pub const INVOKE_AGENT: &str = "invoke_agent";
+    pub const CHAT: &str = "chat";
+    pub const EXECUTE_TOOL: &str = "execute_tool";
+    pub const APPROVAL: &str = "approval";
+    pub const COMPACT: &str = "compact";
+    pub const HOOK: &str = "hook";
+}
+
+/// Names of span events.
+pub mod event {
+    /// A request to the Messages API is tried again.
+    pub const RETRY: &str = "sandtrace.retry";
+    /// The subscription's rate-limit window changed.
+    pub const RATE_LIMIT: &str = "sandtrace.rate_limit";
+}
+
+/// Attribute keys.
+pub mod key {
+    pub const ERROR_TYPE: &str = "error.type";
+    pub const SESSION_ID: &str = "session.id";
+    pub const USER_ID: &str = "user.id";
+
+    pub const GEN_AI_OPERATION: &str = "gen_ai.operation.name";
+    pub const GEN_AI_PROVIDER: &str = "gen_ai.provider.name";
+    pub const GEN_AI_AGENT_NAME: &str = "gen_ai.agent.name";
+    pub const GEN_AI_CONVERSATION_ID: &str = "gen_ai.conversation.id";
+    pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai.request.model";
+    pub const GEN_AI_REQUEST_STREAM: &str = "gen_ai.request.stream";
+    pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
+    pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
+    pub const GEN_AI_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+    /// Seconds.
+    pub const GEN_AI_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+    /// Fresh + cache read + cache write.
+    pub const GEN_AI_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+    pub const GEN_AI_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+    pub const GEN_AI_CACHE_READ: &str = "gen_ai.usage.cache_read.input_tokens";
+    pub const GEN_AI_CACHE_CREATION: &str = "gen_ai.usage.cache_creation.input_tokens";
+    pub const GEN_AI_TOOL_NAME: &str = "gen_ai.tool.name";
+    pub const GEN_AI_TOOL_CALL_ID: &str = "gen_ai.tool.call.id";
+    pub const GEN_AI_TOOL_TYPE: &str = "gen_ai.tool.type";
+    pub const GEN_AI_TOOL_ARGUMENTS: &str = "gen_ai.tool.call.arguments";
+
+    pub const PROCESS_PID: &str = "process.pid";
+    pub const PROCESS_EXECUTABLE_NAME: &str = "process.executable.name";
+    pub const PROCESS_EXIT_CODE: &str = "process.exit.code";
+
+    pub const RUN_ID: &str = "sandtrace.run.id";
+    pub const OUTCOME: &str = "sandtrace.outcome";
+    pub const EXIT_SIGNAL: &str = "sandtrace.exit.signal";
+    pub const FAILURE_CLASS: &str = "sandtrace.failure.class";
+    pub const FAILURE_REASON: &str = "sandtrace.failure.reason";
+    pub const FAILURE_CONFIDENCE: &str = "sandtrace.failure.confidence";
+    pub const FAILURE_EVIDENCE: &str = "sandtrace.failure.evidence";
+    /// The span was still open when the run ended.
+    pub const ABANDONED: &str = "sandtrace.abandoned";
+    /// The span's work goes on without its parent waiting for it.
+    pub const BACKGROUND: &str = "sandtrace.background";
+    pub const COST_USD: &str = "sandtrace.cost.usd";
+    pub const COST_SOURCE: &str = "sandtrace.cost.source";
+    pub const USAGE_INPUT: &str = "sandtrace.usage.input_tokens";
+    pub const USAGE_OUTPUT: &str = "sandtrace.usage.output_tokens";
+    pub const USAGE_CACHE_READ: &str = "sandtrace.usage.cache_read_input_tokens";
+    pub const USAGE_CACHE_CREATION: &str = "sandtrace.usage.cache_creation_input_tokens";
+    pub const CACHE_HIT_RATIO: &str = "sandtrace.cache_hit_ratio";
+    pub const RETRIES: &str = "sandtrace.retries";
+    pub const TURN: &str = "sandtrace.turn";
+    /// `num_turns` of the result: Claude Code's own count of steps, not of user turns.
+    pub const TURN_STEPS: &str = "sandtrace.turn.steps";
+    pub const TURN_API_MS: &str = "sandtrace.turn.api_duration_ms";
+    pub const TURN_ORIGIN: &str = "sandtrace.turn.origin";
+    pub const RESULT_SUBTYPE: &str = "sandtrace.result.subtype";
+    pub const TERMINAL_REASON: &str = "sandtrace.result.terminal_reason";
+    pub const TURNS: &str = "sandtrace.run.turns";
+    pub const CHATS: &str = "sandtrace.run.chats";
+    pub const TOOLS: &str = "sandtrace.run.tools";
+    pub const SUBAGENTS: &str = "sandtrace.run.subagents";
+    pub const PHASE_SPAWN_MS: &str = "sandtrace.phase.spawn_ms";
+    pub const PHASE_FIRST_LINE_MS: &str = "sandtrace.phase.first_line_ms";
+    pub const PHASE_FIRST_TOKEN_MS: &str = "sandtrace.phase.first_token_ms";
+    pub const PHASE_TOOLS_MS: &str = "sandtrace.phase.tools_ms";
+    pub const PHASE_RESULT_MS: &str = "sandtrace.phase.result_ms";
+    pub const PHASE_EXIT_MS: &str = "sandtrace.phase.exit_ms";
+    pub const PEAK_CPU: &str = "sandtrace.peak.cpu_utilization";
+    pub const PEAK_MEMORY: &str = "sandtrace.peak.memory_used_bytes";
+    pub const REQUEST_ID: &str = "sandtrace.request.id";
+    /// A line the CLI made up to report an error; there was no answer of the model.
+    pub const SYNTHETIC: &str = "sandtrace.synthetic";
+    pub const THINKING_CHARS: &str = "sandtrace.thinking.chars";
+    pub const TOOL_INPUT_BYTES: &str = "sandtrace.tool.input_bytes";
+    pub const TOOL_OUTPUT_BYTES: &str = "sandtrace.tool.output_bytes";
+    pub const MCP_SERVER: &str = "sandtrace.mcp.server";
+    pub const PARENT_TOOL_CALL_ID: &str = "sandtrace.agent.parent_tool_call_id";
+    pub const SUBAGENT_DESCRIPTION: &str = "sandtrace.agent.description";
+    pub const SUBAGENT_STATUS: &str = "sandtrace.agent.status";
+    pub const SUBAGENT_CONTEXT_TOKENS: &str = "sandtrace.agent.context_tokens";
+    pub const APPROVAL_DECISION: &str = "sandtrace.approval.decision";
+    pub const APPROVAL_SOURCE: &str = "sandtrace.approval.source";
+    pub const APPROVAL_WAIT_MS: &str = "sandtrace.approval.wait_ms";
+    pub const APPROVAL_FEEDBACK_CHARS: &str = "sandtrace.approval.feedback_chars";
+    pub const COMPACT_TRIGGER: &str = "sandtrace.compact.trigger";
+    pub const COMPACT_PRE_TOKENS: &str = "sandtrace.compact.pre_tokens";
+    pub const COMPACT_POST_TOKENS: &str = "sandtrace.compact.post_tokens";
+    pub const HOOK_NAME: &str = "sandtrace.hook.name";
+    pub const HOOK_EVENT: &str = "sandtrace.hook.event";
+    pub const HOOK_EXIT_CODE: &str = "sandtrace.hook.exit_code";
+    pub const PROMPT_PREVIEW: &str = "sandtrace.prompt";
+    pub const ANSWER_PREVIEW: &str = "sandtrace.answer";
+    pub const RETRY_ATTEMPT: &str = "sandtrace.retry.attempt";
+    pub const RETRY_MAX: &str = "sandtrace.retry.max";
+    pub const RETRY_DELAY_MS: &str = "sandtrace.retry.delay_ms";
+    pub const HTTP_STATUS: &str = "http.response.status_code";
+    pub const RATE_LIMIT_STATUS: &str = "sandtrace.rate_limit.status";
+    pub const RATE_LIMIT_TYPE: &str = "sandtrace.rate_limit.type";
+    pub const RATE_LIMIT_RESETS_AT: &str = "sandtrace.rate_limit.resets_at";
+    pub const RATE_LIMIT_UTILIZATION: &str = "sandtrace.rate_limit.utilization";
+}
+
+/// Fixed attribute values.
+pub mod value {
+    pub const ANTHROPIC: &str = "anthropic";
+    pub const FUNCTION: &str = "function";
+    pub const EXTENSION: &str = "extension";
+    /// `error.type` of a tool, by DESIGN §6.
+    pub const TOOL_ERROR: &str = "tool_error";
+    pub const TOOL_TIMEOUT: &str = "timeout";
+    pub const TOOL_NETWORK: &str = "network";
+    pub const TOOL_DENIED: &str = "denied";
+    /// `error.type` of what the end of the run found open.
+    pub const ABANDONED: &str = "abandoned";
+    /// `error.type` where nothing more is known, by the OTel conventions.
+    pub const OTHER: &str = "_OTHER";
+}

@@ -1,0 +1,137 @@
+//! What became of the spans, counted where it happens and read at the end.
+//!
+//! The counts are shared by atomics rather than by messages for one reason: the final report must be possible when the
+//! export thread hangs or is gone.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sandtrace_client::wire;
+
+/// The most characters of an error that are kept.
+const ERROR_CHARS: usize = 300;
+
+/// The counts of one destination.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    exported: AtomicU64,
+    dropped: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Counts {
+    pub(super) fn exported(&self, spans: u64) {
+        self.exported.fetch_add(spans, Relaxed);
+    }
+
+    /// Spans that will not arrive, and why.
+    pub(super) fn dropped(&self, spans: u64, reason: &str) {
+        self.dropped.fetch_add(spans, Relaxed);
+        self.error(reason);
+    }
+
+    /// Something went wrong, but nothing is lost yet.
+    pub(super) fn error(&self, reason: &str) {
+        let reason = reason.chars().take(ERROR_CHARS).collect();
+        *self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+}
+
+/// The counts of the whole pipeline.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    finished: AtomicU64,
+    dropped: AtomicU64,
+    destinations: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    name: &'static str,
+    counts: Arc<Counts>,
+    takes_spans: bool,
+}
+
+impl Ledger {
+    /// Adds a destination, and gives the counts for it to keep. One that takes no spans owes none at the end.
+    pub(super) fn add(&mut self, name: &'static str, takes_spans: bool) -> Arc<Counts> {
+        let counts = Arc::new(Counts::default());
+        self.destinations.push(Row {
+            name,
+            counts: Arc::clone(&counts),
+            takes_spans,
+        });
+        counts
+    }
+
+    /// A span finished.
+    pub(super) fn finished(&self) {
+        self.finished.fetch_add(1, Relaxed);
+    }
+
+    /// It was not taken into the pipeline.
+    pub(super) fn dropped(&self) {
+        self.dropped.fetch_add(1, Relaxed);
+    }
+
+    /// Whatever a destination took and has neither exported nor dropped is still queued, wherever it is.
+    pub(super) fn report(&self) -> wire::Telemetry {
+        let spans = self.finished.load(Relaxed);
+        let spans_dropped = self.dropped.load(Relaxed);
+        let taken = spans.saturating_sub(spans_dropped);
+        let rows = self.destinations.iter().map(|row| {
+            let exported = row.counts.exported.load(Relaxed);
+            let dropped = row.counts.dropped.load(Relaxed);
+            let taken = if row.takes_spans { taken } else { 0 };
+            let last_error = row
+                .counts
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            wire::DestinationCounts {
+                name: row.name.to_owned(),
+                exported,
+                dropped,
+                queued: taken.saturating_sub(exported + dropped),
+                last_error: last_error.clone(),
+            }
+        });
+        wire::Telemetry {
+            spans,
+            spans_dropped,
+            destinations: rows.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_neither_exported_nor_dropped_is_queued() {
+        let mut ledger = Ledger::default();
+        let taking = ledger.add("otlp", true);
+        ledger.add("unsampled", false);
+        for _ in 0..10 {
+            ledger.finished();
+        }
+        ledger.dropped();
+        taking.exported(5);
+        taking.dropped(1, &"x".repeat(1_000));
+        let report = ledger.report();
+        assert_eq!((report.spans, report.spans_dropped), (10, 1));
+        let [otlp, unsampled] = report.destinations.as_slice() else {
+            panic!("{report:?}");
+        };
+        assert_eq!((otlp.exported, otlp.dropped, otlp.queued), (5, 1, 3));
+        assert_eq!(otlp.last_error.as_ref().map(String::len), Some(ERROR_CHARS));
+        assert_eq!(
+            (unsampled.exported, unsampled.dropped, unsampled.queued),
+            (0, 0, 0)
+        );
+    }
+}

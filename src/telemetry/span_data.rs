@@ -1,0 +1,213 @@
+//! A finished span as the OpenTelemetry SDK's own data, which its exporters take.
+
+use std::sync::LazyLock;
+
+use opentelemetry::trace::{Event, SpanContext, SpanId, Status, TraceFlags, TraceState};
+use opentelemetry::{Array, InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+
+use crate::session::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus};
+
+static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
+    InstrumentationScope::builder("sandtrace")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .build()
+});
+
+/// What every span of a run shares: the caller's flag and state.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TraceFacts {
+    pub(super) flags: TraceFlags,
+    pub(super) state: TraceState,
+}
+
+/// Translates one span; the attributes move.
+pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
+    let mut events = SpanEvents::default();
+    events.events = span.events.into_iter().map(event).collect();
+    SpanData {
+        span_context: SpanContext::new(
+            span.trace_id,
+            span.span_id,
+            trace.flags,
+            false,
+            trace.state.clone(),
+        ),
+        parent_span_id: span.parent_span_id.unwrap_or(SpanId::INVALID),
+        parent_span_is_remote: span.parent_is_remote,
+        span_kind: span.kind,
+        name: span.name,
+        start_time: span.start.into(),
+        // A receiver computes the length as an unsigned number: a span must not end before it starts.
+        end_time: span.end.max(span.start).into(),
+        attributes: key_values(span.attributes),
+        dropped_attributes_count: 0,
+        events,
+        links: SpanLinks::default(),
+        status: match span.status {
+            SpanStatus::Unset => Status::Unset,
+            SpanStatus::Ok => Status::Ok,
+            SpanStatus::Error { message } => Status::error(message),
+        },
+        instrumentation_scope: SCOPE.clone(),
+    }
+}
+
+fn event(event: SpanEvent) -> Event {
+    Event::new(
+        event.name,
+        event.time.into(),
+        key_values(event.attributes),
+        0,
+    )
+}
+
+fn key_values(attributes: Vec<Attribute>) -> Vec<KeyValue> {
+    let pairs = attributes.into_iter();
+    pairs
+        .map(|(key, value)| KeyValue::new(key, value))
+        .collect()
+}
+
+/// The most bytes that a span takes when encoded as protobuf, and about what it takes in memory.
+pub(super) fn weight(span: &FinishedSpan) -> usize {
+    let status = match &span.status {
+        SpanStatus::Error { message } => message.len(),
+        SpanStatus::Unset | SpanStatus::Ok => 0,
+    };
+    let events = span
+        .events
+        .iter()
+        .map(|event| 96 + event.name.len() + attributes_weight(&event.attributes));
+    320 + span.name.len() + status + attributes_weight(&span.attributes) + events.sum::<usize>()
+}
+
+fn attributes_weight(attributes: &[Attribute]) -> usize {
+    let pairs = attributes.iter();
+    pairs
+        .map(|(key, value)| 64 + key.as_str().len() + value_weight(value))
+        .sum()
+}
+
+fn value_weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.as_str().len(),
+        Value::Array(Array::String(texts)) => {
+            texts.iter().map(|text| 40 + text.as_str().len()).sum()
+        }
+        Value::Array(Array::Bool(values)) => 40 * values.len(),
+        Value::Array(Array::I64(values)) => 40 * values.len(),
+        Value::Array(Array::F64(values)) => 40 * values.len(),
+        // Bool, I64, F64, and whatever kinds the crate adds.
+        _ => 16,
+    }
+}
+
+/// The most bytes a span of this weight takes as the exporter's indented JSON; text full of control characters may
+/// take more.
+pub(super) const JSON_FACTOR: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::str::FromStr;
+
+    use opentelemetry::trace::{SpanKind, TraceId};
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use prost::Message;
+
+    use super::*;
+    use crate::time::UnixNanos;
+
+    fn span(attributes: Vec<Attribute>) -> FinishedSpan {
+        FinishedSpan {
+            trace_id: TraceId::from(7),
+            span_id: SpanId::from(8),
+            parent_span_id: Some(SpanId::from(9)),
+            parent_is_remote: true,
+            name: Cow::Borrowed("agent.run"),
+            kind: SpanKind::Client,
+            start: UnixNanos(2_000),
+            end: UnixNanos(1_000),
+            status: SpanStatus::Error {
+                message: Cow::Borrowed("it broke"),
+            },
+            attributes: attributes.clone(),
+            events: vec![SpanEvent {
+                name: Cow::Borrowed("retry"),
+                time: UnixNanos(1_500),
+                attributes,
+            }],
+        }
+    }
+
+    #[test]
+    fn every_fact_of_a_span_reaches_the_protocol() {
+        let trace = TraceFacts {
+            flags: TraceFlags::SAMPLED,
+            state: TraceState::from_str("a=1").unwrap(),
+        };
+        let encoded = Span::from(span_data(span(vec![("k".into(), "v".into())]), &trace));
+        assert_eq!(encoded.trace_id, TraceId::from(7).to_bytes());
+        assert_eq!(encoded.span_id, SpanId::from(8).to_bytes());
+        assert_eq!(encoded.parent_span_id, SpanId::from(9).to_bytes());
+        assert_eq!(encoded.trace_state, "a=1");
+        // Sampled, remoteness known, parent remote.
+        assert_eq!(encoded.flags, 0x301);
+        assert_eq!(encoded.kind, 3);
+        assert_eq!(
+            (encoded.start_time_unix_nano, encoded.end_time_unix_nano),
+            (2_000, 2_000)
+        );
+        assert_eq!(encoded.status.unwrap().message, "it broke");
+        assert_eq!(encoded.attributes[0].key, "k");
+        assert_eq!(encoded.events[0].time_unix_nano, 1_500);
+    }
+
+    #[test]
+    fn a_root_has_no_parent() {
+        let root = FinishedSpan {
+            parent_span_id: None,
+            parent_is_remote: false,
+            ..span(vec![])
+        };
+        let encoded = Span::from(span_data(root, &TraceFacts::default()));
+        assert!(encoded.parent_span_id.is_empty());
+        assert_eq!(encoded.flags, 0x100);
+    }
+
+    #[test]
+    fn the_weight_bounds_the_encoded_size() {
+        let values: Vec<Value> = vec![
+            true.into(),
+            i64::MIN.into(),
+            f64::MIN.into(),
+            "text \"quoted\"\n".repeat(300).into(),
+            Value::Array(Array::I64(vec![i64::MIN; 50])),
+            Value::Array(Array::F64(vec![f64::MIN_POSITIVE; 50])),
+            Value::Array(Array::Bool(vec![true; 50])),
+            Value::Array(Array::String(vec!["x".into(); 50])),
+        ];
+        let attributes = values
+            .into_iter()
+            .map(|value| ("some.key".into(), value))
+            .collect();
+        for span in [span(attributes), span(vec![])] {
+            let weight = weight(&span);
+            let encoded = Span::from(span_data(span, &TraceFacts::default()));
+            // A few bytes more for the tag and length of the span within its request.
+            assert!(
+                encoded.encoded_len() + 8 <= weight,
+                "{} > {weight}",
+                encoded.encoded_len()
+            );
+            let json = serde_json::to_string_pretty(&encoded).unwrap();
+            // Within its request, each line is indented further.
+            let indented = json.len() + 12 * json.lines().count();
+            assert!(
+                indented <= JSON_FACTOR * weight,
+                "{indented} > {JSON_FACTOR} * {weight}"
+            );
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! The OpenTelemetry variables that say where telemetry goes, read into [`Destination`]s.
+//!
+//! A pure function of a lookup, which gives a variable's value and `None` if it is unset or empty. A value that cannot
+//! be understood is an error that says what, where and what to do, but never repeats what may be a credential.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use percent_encoding::percent_decode_str;
+
+use super::destination::{Batching, Compression, Destination, Dialect, OtlpDestination, Protocol};
+
+/// Why the destinations cannot be known.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DestinationError {
+    /// A name that no destination has.
+    #[error(
+        "{variable} names the unknown destination {name:?}: use one or more of {known}, separated by commas"
+    )]
+    UnknownName {
+        /// Where it stands.
+        variable: &'static str,
+        /// The name as written.
+        name: String,
+        /// The names that exist.
+        known: &'static str,
+    },
+    /// An address that cannot be used.
+    #[error("{variable} is not a usable address ({reason}): write it like http://localhost:4318")]
+    Endpoint {
+        /// Where it stands.
+        variable: &'static str,
+        /// What is wrong. The address itself may hold a token.
+        reason: &'static str,
+    },
+    /// Headers that cannot be used.
+    #[error(
+        "{variable} is malformed at member {member} ({reason}): write it as name=value,name=value, with values percent-encoded"
+    )]
+    Headers {
+        /// Where it stands.
+        variable: &'static str,
+        /// Counts from 1.
+        member: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// gRPC, which would need an HTTP/2 stack of its own.
+    #[error(
+        "{variable} asks for grpc, which is not supported yet: use http/protobuf (usually port 4318)"
+    )]
+    Grpc {
+        /// Where it stands.
+        variable: &'static str,
+    },
+    /// A word or number that is not among the allowed ones.
+    #[error("{variable} cannot be {value:?}: use {allowed}")]
+    Value {
+        /// Where it stands.
+        variable: &'static str,
+        /// The value as written.
+        value: String,
+        /// What may stand there.
+        allowed: &'static str,
+    },
+}
+
+/// Gives a variable's value, `None` if it is unset or empty.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+const ENDPOINT: Pair = (
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+);
+const HEADERS: Pair = (
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+);
+const PROTOCOL: Pair = (
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+);
+const COMPRESSION: Pair = (
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+);
+const TIMEOUT: Pair = (
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+);
+const CERTIFICATE: Pair = (
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+);
+
+/// The variable for traces, which wins, and the one for every signal.
+type Pair = (&'static str, &'static str);
+
+/// The request's path for traces, which a base address lacks.
+const TRACES_PATH: &str = "/v1/traces";
+
+/// Reads which destinations the user wants. None at all is not an error: then the journal alone is written.
+pub fn destinations(lookup: Lookup<'_>) -> Result<Vec<Destination>, DestinationError> {
+    let is = |name: &str, words: &[&str]| {
+        lookup(name).is_some_and(|value| {
+            words
+                .iter()
+                .any(|word| value.trim().eq_ignore_ascii_case(word))
+        })
+    };
+    if is("OTEL_SDK_DISABLED", &["true"]) || is("OTEL_ENABLED", &["false", "0", "no", "off"]) {
+        return Ok(Vec::new());
+    }
+    let mut destinations = Vec::new();
+    for name in names(lookup)? {
+        let destination = match name {
+            Name::Otlp => Destination::Otlp(otlp(lookup)?),
+            Name::Console => Destination::Console,
+            Name::File => Destination::File,
+        };
+        if !destinations.contains(&destination) {
+            destinations.push(destination);
+        }
+    }
+    Ok(destinations)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Otlp,
+    Console,
+    File,
+}
+
+const NAMES: [(&str, Name); 3] = [
+    ("otlp", Name::Otlp),
+    ("console", Name::Console),
+    ("file", Name::File),
+];
+
+fn names(lookup: Lookup<'_>) -> Result<Vec<Name>, DestinationError> {
+    let list = [
+        ("OTEL_EXPORTERS", &NAMES[..], "otlp, console, file, none"),
+        ("OTEL_TRACES_EXPORTER", &NAMES[..2], "otlp, console, none"),
+    ];
+    for (variable, names, known) in list {
+        let Some(value) = lookup(variable) else {
+            continue;
+        };
+        let words = value
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty());
+        return words
+            .filter(|word| !word.eq_ignore_ascii_case("none"))
+            .map(|word| {
+                let found = names
+                    .iter()
+                    .find(|(name, _)| word.eq_ignore_ascii_case(name));
+                found
+                    .map(|(_, name)| *name)
+                    .ok_or_else(|| DestinationError::UnknownName {
+                        variable,
+                        name: word.to_owned(),
+                        known,
+                    })
+            })
+            .collect();
+    }
+    let reachable = first(lookup, ENDPOINT).is_some();
+    Ok(if reachable {
+        vec![Name::Otlp]
+    } else {
+        Vec::new()
+    })
+}
+
+fn first(lookup: Lookup<'_>, (traces, every): Pair) -> Option<(&'static str, String)> {
+    [traces, every]
+        .into_iter()
+        .find_map(|name| Some((name, lookup(name)?)))
+}
+
+fn otlp(lookup: Lookup<'_>) -> Result<OtlpDestination, DestinationError> {
+    Ok(OtlpDestination {
+        name: "otlp",
+        endpoint: endpoint(lookup)?,
+        headers: match first(lookup, HEADERS) {
+            Some((variable, text)) => headers(variable, &text)?,
+            None => HeaderMap::new(),
+        },
+        protocol: protocol(lookup)?,
+        compression: compression(lookup)?,
+        timeout: timeout(lookup)?,
+        certificate: first(lookup, CERTIFICATE).map(|(_, path)| path.into()),
+        dialect: Dialect::Otlp,
+    })
+}
+
+fn endpoint(lookup: Lookup<'_>) -> Result<Uri, DestinationError> {
+    let (variable, text) =
+        first(lookup, ENDPOINT).unwrap_or((ENDPOINT.1, "http://localhost:4318".to_owned()));
+    let error = |reason| DestinationError::Endpoint { variable, reason };
+    let uri = Uri::from_str(text.trim()).map_err(|_| error("it does not parse"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(error("it does not start with http:// or https://"));
+    }
+    let authority = uri.authority().ok_or_else(|| error("it has no host"))?;
+    if authority.host().is_empty() {
+        return Err(error("it has no host"));
+    }
+    if authority.as_str().contains('@') {
+        return Err(error(
+            "it holds credentials: put them into OTEL_EXPORTER_OTLP_HEADERS instead",
+        ));
+    }
+    if authority.port().is_some() && authority.port_u16().is_none() {
+        return Err(error("its port is no number up to 65535"));
+    }
+    if variable == ENDPOINT.0 {
+        return Ok(uri);
+    }
+    let base = uri.path().trim_end_matches('/');
+    let base = base.strip_suffix(TRACES_PATH).unwrap_or(base);
+    let query = uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let path = PathAndQuery::from_str(&format!("{base}{TRACES_PATH}{query}"))
+        .map_err(|_| error("its path is malformed"))?;
+    let mut parts = uri.into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| error("it does not parse"))
+}
+
+/// Reads headers as the specification writes them: W3C Baggage without its properties.
+fn headers(variable: &'static str, text: &str) -> Result<HeaderMap, DestinationError> {
+    let mut headers = HeaderMap::new();
+    let members = text
+        .split(',')
+        .enumerate()
+        .filter(|(_, member)| !member.trim().is_empty());
+    for (index, member) in members {
+        let error = |reason| DestinationError::Headers {
+            variable,
+            member: index + 1,
+            reason,
+        };
+        let (name, value) = member.split_once('=').ok_or_else(|| error("it has no ="))?;
+        let name =
+            HeaderName::from_str(name.trim()).map_err(|_| error("its name is no header name"))?;
+        let value: Vec<u8> = percent_decode_str(value.trim()).collect();
+        let mut value = HeaderValue::from_bytes(&value)
+            .map_err(|_| error("its value has control characters"))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    // How a request is framed and written is not the user's to say: it would garble every request.
+    for name in [
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        TRANSFER_ENCODING,
+    ] {
+        headers.remove(name);
+    }
+    Ok(headers)
+}
+
+fn protocol(lookup: Lookup<'_>) -> Result<Protocol, DestinationError> {
+    let Some((variable, value)) = first(lookup, PROTOCOL) else {
+        return Ok(Protocol::default());
+    };
+    match value.trim().to_ascii_lowercase().as_str() {
+        "http/protobuf" => Ok(Protocol::HttpProtobuf),
+        "http/json" => Ok(Protocol::HttpJson),
+        "grpc" => Err(DestinationError::Grpc { variable }),
+        _ => Err(DestinationError::Value {
+            variable,
+            value,
+            allowed: "http/protobuf or http/json",
+        }),
+    }
+}
+
+fn compression(lookup: Lookup<'_>) -> Result<Compression, DestinationError> {
+    let Some((variable, value)) = first(lookup, COMPRESSION) else {
+        return Ok(Compression::default());
+    };
+    match value.trim().to_ascii_lowercase().as_str() {
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        _ => Err(DestinationError::Value {
+            variable,
+            value,
+            allowed: "gzip or none",
+        }),
+    }
+}
+
+fn timeout(lookup: Lookup<'_>) -> Result<Duration, DestinationError> {
+    let value = first(lookup, TIMEOUT);
+    let millis = value
+        .map(|(variable, value)| positive(variable, value, "a number of milliseconds above 0"));
+    Ok(Duration::from_millis(millis.transpose()?.unwrap_or(10_000)))
+}
+
+/// Reads how spans are gathered into requests.
+pub fn batching(lookup: Lookup<'_>) -> Result<Batching, DestinationError> {
+    let read = |variable, allowed| {
+        let value = lookup(variable).map(|value| positive(variable, value, allowed));
+        value.transpose()
+    };
+    let delay = read(
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "a number of milliseconds above 0",
+    )?;
+    let max_spans = read(
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+        "a number of spans above 0",
+    )?;
+    let default = Batching::default();
+    Ok(Batching {
+        delay: delay.map_or(default.delay, Duration::from_millis),
+        // A larger wish is answered by the default, for the bytes of a request are bounded anyway.
+        max_spans: max_spans
+            .and_then(|spans| usize::try_from(spans).ok())
+            .map_or(default.max_spans, |spans| spans.min(default.max_spans)),
+    })
+}
+
+fn positive(
+    variable: &'static str,
+    value: String,
+    allowed: &'static str,
+) -> Result<u64, DestinationError> {
+    match value.trim().parse::<u64>() {
+        // A day is longer than any wait of ours.
+        Ok(number @ 1..=86_400_000) => Ok(number),
+        _ => Err(DestinationError::Value {
+            variable,
+            value,
+            allowed,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Vec<Destination>, DestinationError> {
+        destinations(&|name| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn read_otlp(variables: &[(&str, &str)]) -> OtlpDestination {
+        match read(variables).unwrap().as_slice() {
+            [Destination::Otlp(destination)] => destination.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+
+    #[test]
+    fn without_an_endpoint_or_a_name_there_is_no_destination() {
+        assert_eq!(read(&[]), Ok(vec![]));
+        assert_eq!(
+            read(&[("OTEL_TRACES_EXPORTER", "none"), (BASE, "http://h")]),
+            Ok(vec![])
+        );
+        assert_eq!(read(&[("OTEL_EXPORTERS", " , ")]), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_switches_turn_everything_off() {
+        for (switch, value) in [("OTEL_SDK_DISABLED", "True"), ("OTEL_ENABLED", "false")] {
+            assert_eq!(
+                read(&[(switch, value), (BASE, "http://h")]),
+                Ok(vec![]),
+                "{switch}"
+            );
+        }
+        for (switch, value) in [("OTEL_SDK_DISABLED", "1"), ("OTEL_ENABLED", "true")] {
+            assert_eq!(
+                read(&[(switch, value), (BASE, "http://h")]).unwrap().len(),
+                1,
+                "{switch}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_read_in_any_case_and_once_each() {
+        let found = read(&[
+            ("OTEL_EXPORTERS", "Console,OTLP, file,console"),
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ])
+        .unwrap();
+        assert!(matches!(
+            found.as_slice(),
+            [
+                Destination::Console,
+                Destination::Otlp(_),
+                Destination::File
+            ]
+        ));
+        let found = read(&[("OTEL_TRACES_EXPORTER", "console")]).unwrap();
+        assert_eq!(found, [Destination::Console]);
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
+        for (variable, value) in [
+            ("OTEL_EXPORTERS", "otlp,zipkin"),
+            ("OTEL_TRACES_EXPORTER", "otlp/stdout"),
+        ] {
+            let message = read(&[(variable, value)]).unwrap_err().to_string();
+            assert!(
+                message.contains(variable) && message.contains("otlp, console"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_base_address_gets_the_path_for_traces_and_a_full_one_is_kept() {
+        for (variable, address, expected) in [
+            (BASE, "http://h:4318", "http://h:4318/v1/traces"),
+            (BASE, "http://h:4318/", "http://h:4318/v1/traces"),
+            (BASE, "https://h/otlp/", "https://h/otlp/v1/traces"),
+            (BASE, "https://h/otlp/v1/traces", "https://h/otlp/v1/traces"),
+            (
+                BASE,
+                "https://h/otlp?tenant=a",
+                "https://h/otlp/v1/traces?tenant=a",
+            ),
+            (TRACES, "http://h/own", "http://h/own"),
+            (TRACES, "http://h", "http://h/"),
+            (BASE, "http://[::1]:4318", "http://[::1]:4318/v1/traces"),
+        ] {
+            assert_eq!(
+                read_otlp(&[(variable, address)]).endpoint.to_string(),
+                expected,
+                "{address}"
+            );
+        }
+        let both = read_otlp(&[(BASE, "http://base"), (TRACES, "http://own/x")]);
+        assert_eq!(both.endpoint.to_string(), "http://own/x");
+        let named = read_otlp(&[("OTEL_EXPORTERS", "otlp")]);
+        assert_eq!(
+            named.endpoint.to_string(),
+            "http://localhost:4318/v1/traces"
+        );
+    }
+
+    #[test]
+    fn an_unusable_address_is_an_error_that_does_not_repeat_it() {
+        for address in [
+            "localhost:4318",
+            "ftp://h",
+            "http://",
+            "h",
+            "http://a b",
+            "http://u:secret@h",
+            "http://h:99999",
+            "/x",
+        ] {
+            let error = read(&[(BASE, address)]).unwrap_err();
+            assert!(
+                matches!(error, DestinationError::Endpoint { variable: BASE, .. }),
+                "{address}: {error:?}"
+            );
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn headers_are_decoded_and_framing_is_not_theirs() {
+        let text =
+            "Authorization=Basic%20YTpiYz09, x-plain=a=b==,, content-type=text/plain,x-pct=%zz";
+        let found = read_otlp(&[(BASE, "http://h"), ("OTEL_EXPORTER_OTLP_HEADERS", text)]);
+        assert_eq!(found.headers["authorization"], "Basic YTpiYz09");
+        assert_eq!(found.headers["x-plain"], "a=b==");
+        assert_eq!(found.headers["x-pct"], "%zz");
+        assert_eq!(found.headers.len(), 3);
+    }
+
+    #[test]
+    fn the_values_of_headers_never_show() {
+        let found = read_otlp(&[
+            (TRACES, "http://h/?token=secret"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=secret"),
+        ]);
+        assert!(!format!("{found:?} {:?}", found.headers).contains("secret"));
+        for text in ["secret", "a=1,bad name=secret", "a=secret%0a"] {
+            let error =
+                read(&[(BASE, "http://h"), ("OTEL_EXPORTER_OTLP_HEADERS", text)]).unwrap_err();
+            assert!(
+                matches!(error, DestinationError::Headers { .. }),
+                "{error:?}"
+            );
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn the_variables_for_traces_beat_those_for_every_signal() {
+        let found = read_otlp(&[
+            (BASE, "http://h"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "b=2"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2500"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/ca.pem"),
+        ]);
+        assert!(found.headers.contains_key("b") && !found.headers.contains_key("a"));
+        assert_eq!(found.protocol, Protocol::HttpJson);
+        assert_eq!(found.compression, Compression::Gzip);
+        assert_eq!(found.timeout, Duration::from_millis(2500));
+        assert_eq!(found.certificate, Some("/ca.pem".into()));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_an_error_that_says_what_is() {
+        for (variable, value, hint) in [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "use http/protobuf"),
+            (
+                "OTEL_EXPORTER_OTLP_PROTOCOL",
+                "thrift",
+                "http/protobuf or http/json",
+            ),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip or none"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "milliseconds"),
+        ] {
+            let message = read(&[(BASE, "http://h"), (variable, value)])
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.contains(variable) && message.contains(hint),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn batches_follow_the_batch_processors_variables() {
+        let read = |variables: &[(&str, &str)]| {
+            batching(&|name| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(
+            read(&[]),
+            Ok(Batching {
+                delay: Duration::from_secs(5),
+                max_spans: 512
+            })
+        );
+        let set = [
+            ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10"),
+        ];
+        assert_eq!(
+            read(&set),
+            Ok(Batching {
+                delay: Duration::from_millis(200),
+                max_spans: 10
+            })
+        );
+        assert_eq!(
+            read(&[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9000")])
+                .unwrap()
+                .max_spans,
+            512
+        );
+        assert!(read(&[("OTEL_BSP_SCHEDULE_DELAY", "soon")]).is_err());
+    }
+}

@@ -1,0 +1,304 @@
+//! The run's transcript: every line is numbered, written to the journal, and handed to the host, in this order.
+//!
+//! Lines gather in a batch while one chunk of the agent's output is worked through; [`Transcript::commit`] then costs
+//! one write for all of them. A journal that fails is reported once and left, and the echo goes on without it.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use opentelemetry::trace::{SpanId, SpanKind, TraceId};
+use opentelemetry::{Array, Value};
+use sandtrace_client::wire::{Body, Output, Part, SpanEnded, SpanStarted, Stream, Warning};
+use serde_json::{Map, json};
+
+use crate::agent::Fragment;
+use crate::cli::EchoMode;
+use crate::echo::{Delivery, Echo};
+use crate::envelope::Stamper;
+use crate::journal::Journal;
+use crate::session::semconv::key;
+use crate::session::{Attribute, FinishedSpan, OpenedSpan, SpanStatus};
+use crate::time::Now;
+
+/// A batch that has grown this large is committed before the chunk is done.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Where the run's lines go.
+#[derive(Debug)]
+pub struct Transcript {
+    stamper: Stamper,
+    journal: Option<Journal>,
+    echo: Option<Echo>,
+    mode: EchoMode,
+    batch: Vec<u8>,
+    scratch: Vec<u8>,
+    root: SpanId,
+    last_line: Duration,
+}
+
+impl Transcript {
+    #[must_use]
+    pub fn new(
+        trace_id: TraceId,
+        root: SpanId,
+        journal: Option<Journal>,
+        echo: Option<Echo>,
+        mode: EchoMode,
+    ) -> Self {
+        Self {
+            stamper: Stamper::new(trace_id),
+            journal,
+            echo,
+            mode,
+            batch: Vec::with_capacity(BATCH_BYTES),
+            scratch: Vec::new(),
+            root,
+            last_line: Duration::ZERO,
+        }
+    }
+
+    /// When the last line was admitted, as time since the start.
+    #[must_use]
+    pub fn last_line(&self) -> Duration {
+        self.last_line
+    }
+
+    /// The number of the last line.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.stamper.seq()
+    }
+
+    #[must_use]
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    /// Whether the agent may be read from: with `--echo raw` or without a journal a host that does not read holds it
+    /// back, as it would without us.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        match (&self.echo, self.mode) {
+            (Some(echo), EchoMode::Raw) => echo.has_room(),
+            (Some(echo), _) if self.journal.is_none() => echo.has_room(),
+            _ => true,
+        }
+    }
+
+    /// Waits for [`Self::has_room`].
+    pub async fn room(&self) {
+        if let Some(echo) = &self.echo {
+            echo.room().await;
+        }
+    }
+
+    /// The agent's stdout as it came, for `--echo raw`.
+    pub fn raw(&self, bytes: &[u8]) {
+        if let (Some(echo), EchoMode::Raw) = (&self.echo, self.mode) {
+            echo.push(bytes);
+        }
+    }
+
+    /// A JSON object the agent printed: its own bytes and our member.
+    pub fn agent_line(&mut self, now: Now, span: SpanId, line: &[u8]) {
+        self.last_line = now.uptime;
+        self.stamper.admit(line, now.wall, span, &mut self.batch);
+        self.commit_if_large(now);
+    }
+
+    /// Output that is no JSON object, or one that pretends to be ours.
+    pub fn output(&mut self, now: Now, span: SpanId, stream: Stream, fragment: &Fragment<'_>) {
+        let (text, base64) = match std::str::from_utf8(fragment.bytes) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(STANDARD.encode(fragment.bytes))),
+        };
+        let part = fragment.part.map(|part| Part {
+            index: u64::from(part.index),
+            last: part.last,
+        });
+        self.body(
+            now,
+            Some(span),
+            &Body::Output(Output {
+                stream,
+                text,
+                base64,
+                newline: fragment.newline,
+                part,
+            }),
+        );
+    }
+
+    /// A line of our own.
+    pub fn body(&mut self, now: Now, span: Option<SpanId>, body: &Body) {
+        self.scratch.clear();
+        // Serialising our own types into memory cannot fail: every map key is a string.
+        if serde_json::to_writer(&mut self.scratch, body).is_err() {
+            return;
+        }
+        self.last_line = now.uptime;
+        self.stamper.admit(
+            &self.scratch,
+            now.wall,
+            span.unwrap_or(self.root),
+            &mut self.batch,
+        );
+        self.commit_if_large(now);
+    }
+
+    pub fn opened(&mut self, now: Now, span: &OpenedSpan) {
+        let body = SpanStarted {
+            span_id: span.span_id.to_string(),
+            parent_span_id: span.parent_span_id.map(|id| id.to_string()),
+            name: span.name.clone().into_owned(),
+            kind: match span.kind {
+                SpanKind::Client => "client".to_owned(),
+                _ => "internal".to_owned(),
+            },
+            start_time: span.start.to_string(),
+            attributes: attributes(&span.attributes),
+        };
+        self.body(now, Some(span.span_id), &Body::SpanStarted(Box::new(body)));
+    }
+
+    pub fn closed(&mut self, now: Now, span: &FinishedSpan) {
+        let (status, message) = match &span.status {
+            SpanStatus::Unset => ("unset", None),
+            SpanStatus::Ok => ("ok", None),
+            SpanStatus::Error { message } => ("error", Some(message.clone().into_owned())),
+        };
+        let body = SpanEnded {
+            span_id: span.span_id.to_string(),
+            parent_span_id: span.parent_span_id.map(|id| id.to_string()),
+            name: span.name.clone().into_owned(),
+            status: status.to_owned(),
+            message,
+            duration_ms: span.end.since(span.start).as_secs_f64() * 1e3,
+            attributes: attributes(&span.attributes),
+        };
+        self.body(now, Some(span.span_id), &Body::SpanEnded(Box::new(body)));
+    }
+
+    pub fn warning(
+        &mut self,
+        now: Now,
+        code: &str,
+        message: impl Into<String>,
+        counts: Map<String, serde_json::Value>,
+    ) {
+        let warning = Warning {
+            code: code.to_owned(),
+            message: message.into(),
+            counts,
+        };
+        self.body(now, None, &Body::Warning(warning));
+    }
+
+    fn commit_if_large(&mut self, now: Now) {
+        if self.batch.len() >= BATCH_BYTES {
+            self.commit(now);
+        }
+    }
+
+    /// Writes the batch: to the journal first, then to the host.
+    pub fn commit(&mut self, now: Now) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let written = match self
+            .journal
+            .as_mut()
+            .map(|journal| journal.append(&self.batch))
+        {
+            Some(Ok(written)) => written,
+            Some(Err(error)) => {
+                self.journal_failed(now, &error);
+                None
+            }
+            None => None,
+        };
+        if let (Some(echo), EchoMode::Enriched) = (&self.echo, self.mode) {
+            match &written {
+                Some(written) => echo.push_journaled(&self.batch, &written.file, written.from),
+                None => echo.push(&self.batch),
+            }
+        }
+        self.batch.clear();
+        self.batch.shrink_to(2 * BATCH_BYTES);
+        self.make_room(now);
+    }
+
+    /// The journal is gone from here on. The batch in hand still goes to the host, and the next one says why.
+    fn journal_failed(&mut self, now: Now, error: &std::io::Error) {
+        self.journal = None;
+        let batch = std::mem::take(&mut self.batch);
+        let message = format!("the journal cannot be written any more and ends here: {error}");
+        self.warning(now, "journal_failed", message, Map::new());
+        let warning = std::mem::replace(&mut self.batch, batch);
+        self.batch.extend_from_slice(&warning);
+    }
+
+    fn make_room(&mut self, now: Now) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        match journal.compact_if_full() {
+            Ok(None) => {}
+            Ok(Some(dropped)) => {
+                let counts = json!({"resources": dropped.resources, "spans": dropped.spans, "output": dropped.output});
+                let counts = counts.as_object().cloned().unwrap_or_default();
+                self.warning(
+                    now,
+                    "journal_full",
+                    "the journal reached its cap and dropped its oldest lines",
+                    counts,
+                );
+            }
+            Err(error) => {
+                let message =
+                    format!("the journal reached its cap and could not be made smaller: {error}");
+                self.warning(now, "journal_full", message, Map::new());
+            }
+        }
+    }
+
+    /// Writes what is left and waits for the host to take it.
+    pub async fn finish(mut self, now: Now) -> Delivery {
+        self.commit(now);
+        match self.echo.take() {
+            Some(echo) => echo.finish().await,
+            None => Delivery::Complete,
+        }
+    }
+}
+
+/// Attributes as JSON. The run's id is on every line's way already.
+fn attributes(attributes: &[Attribute]) -> Map<String, serde_json::Value> {
+    attributes
+        .iter()
+        .filter(|(name, _)| name.as_str() != key::RUN_ID)
+        .map(|(name, value)| (name.as_str().to_owned(), to_json(value)))
+        .collect()
+}
+
+fn to_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(value) => json!(value),
+        Value::I64(value) => json!(value),
+        Value::F64(value) => json!(value),
+        Value::String(value) => json!(value.as_str()),
+        Value::Array(Array::Bool(values)) => json!(values),
+        Value::Array(Array::I64(values)) => json!(values),
+        Value::Array(Array::F64(values)) => json!(values),
+        Value::Array(Array::String(values)) => {
+            json!(
+                values
+                    .iter()
+                    .map(opentelemetry::StringValue::as_str)
+                    .collect::<Vec<_>>()
+            )
+        }
+        other => json!(other.to_string()),
+    }
+}
