@@ -154,7 +154,7 @@ pub async fn supervise(
         },
     };
     let mut telemetry = TelemetryConfig {
-        destinations: telemetry::destinations(&lookup)?,
+        destinations: telemetry::destination::from_env(&lookup)?,
         resource: resource::attributes(&lookup, &read_text, &host(), &run_id)?,
         batching: telemetry::batching(&lookup)?,
         traces_file: None,

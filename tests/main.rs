@@ -6,3 +6,5 @@
 
 mod isolated;
 mod process;
+mod support;
+mod telemetry;

@@ -291,6 +291,10 @@ pub struct Usage {
     pub cache_read_input_tokens: u64,
     /// The part of the input that was written to the cache.
     pub cache_creation_input_tokens: u64,
+    /// Calls whose output tokens are unknown, because the run ended before the agent told them: where this is not 0,
+    /// `output_tokens` is a lower bound.
+    #[serde(default)]
+    pub incomplete_calls: u64,
 }
 
 /// A cost and where it comes from.

@@ -7,7 +7,7 @@ use super::event::{Block as Content, Text, ToolResult, ToolUse};
 use super::json::{Json, fields};
 
 /// Enough of a tool's answer to tell why it failed.
-const RESULT_CHARS: usize = 200;
+const RESULT_CHARS: usize = 400;
 
 /// Server tools run at the API; nothing in the sandbox executes them.
 const SERVER_TOOL_USE: &str = "server_tool_use";

@@ -136,7 +136,7 @@ pub struct User<'a> {
 pub struct ToolResult<'a> {
     pub tool_use_id: Text<'a>,
     pub is_error: bool,
-    /// The first 200 characters of the text, enough to classify a failure.
+    /// The first 400 characters of the text, enough to classify a failure.
     pub text: Text<'a>,
     /// Bytes of the raw `content`.
     pub content_bytes: usize,

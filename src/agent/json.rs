@@ -284,7 +284,9 @@ impl<'a> Walk<'a> {
             b'}' | b']' => return None,
             _ => scalar_end(bytes, start),
         };
-        self.text.get(start..self.at).map(Json)
+        // A value without bytes is not JSON, and a walk that stood still would never end.
+        let value = self.text.get(start..self.at).map(Json)?;
+        value.is_present().then_some(value)
     }
 
     fn pass(&mut self, separator: u8) {

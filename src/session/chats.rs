@@ -13,7 +13,7 @@ use super::semconv::{event, key, span as span_name, value};
 use super::span::SpanEvent;
 use super::tree::{Closing, Draft, SpanChanges};
 use super::{Session, int, millis};
-use crate::agent::event::{ApiRetry, Assistant, Block, RateLimit, StreamEvent, StreamKind};
+use crate::agent::event::{ApiRetry, Assistant, Block, RateLimit, StreamEvent, StreamKind, Usage};
 use crate::time::{Now, UnixNanos};
 
 /// The model name on lines that the CLI makes up to report an error.
@@ -307,18 +307,20 @@ impl Session {
         let Some(state) = self.lanes.existing(lane) else {
             return;
         };
-        let Some(chat) = state.chat.take() else {
+        let Some(mut chat) = state.chat.take() else {
             return;
         };
         state.touch(chat.last_line);
+        // A message that never said it was over broke off without a word, as after a stalled stream.
+        let broke_off = chat.detail == Detail::Events && chat.call.output == Output::Placeholder;
+        if broke_off && closing == Closing::Finished {
+            chat.broken.get_or_insert_with(|| value::OTHER.to_owned());
+        }
         self.settle_chat(&chat);
         if chat.call.model.is_some() {
             self.ledger.book(&chat.call);
             if lane.is_none() {
-                match chat.call.output {
-                    Output::Exact => self.known_output += chat.call.usage.output_tokens,
-                    Output::Placeholder => self.unknown_outputs += 1,
-                }
+                self.turn_calls.book(&chat.call);
             }
         }
         // Without stream events a message is over when something else follows, so the end of the run ends it well.
@@ -366,10 +368,7 @@ impl Session {
         }
         span.set_opt(key::ANSWER_PREVIEW, chat.answer.clone());
         if let (Some(error), Output::Placeholder) = (&chat.broken, chat.call.output) {
-            span.fail(
-                error.clone(),
-                "the answer broke off and the request was tried again",
-            );
+            span.fail(error.clone(), "the answer broke off before its end");
         }
     }
 
@@ -513,31 +512,28 @@ impl Session {
         self.lanes.get(lane, at).touch(at);
     }
 
-    /// The last answer of an open main chat gets its exact output once the turn's total is known, if it is the only
-    /// unknown of the turn.
-    pub(super) fn complete_only_unknown(&mut self, turn_output: u64) {
-        if self.unknown_outputs != 0 {
+    /// Without stream events a chat's output is unknown, but the last one of a turn can be told from the turn's total if
+    /// it is the only unknown, and if the total has no call that the stream does not show.
+    pub(super) fn complete_only_unknown(&mut self, turn: &Usage) {
+        let known = self.turn_calls;
+        let Some(chat) = self.chat_in(None) else {
             return;
-        }
-        let known_output = self.known_output;
-        if let Some(chat) = self
-            .chat_in(None)
-            .filter(|chat| chat.call.output == Output::Placeholder)
-            && turn_output >= known_output
+        };
+        let is_last_unknown = chat.detail == Detail::Blocks
+            && chat.call.output == Output::Placeholder
             && chat.call.model.is_some()
-        {
-            chat.call.usage.output_tokens = turn_output - known_output;
+            && known.unknown_outputs == 0;
+        let input = known.input + total_input(&chat.call.usage);
+        if is_last_unknown && total_input(turn) == input && turn.output_tokens >= known.output {
+            chat.call.usage.output_tokens = turn.output_tokens - known.output;
             chat.call.output = Output::Exact;
         }
     }
 }
 
 /// `message_delta` repeats the input counts on newer APIs and leaves them out on older ones.
-fn merged(
-    start: crate::agent::event::Usage,
-    delta: crate::agent::event::Usage,
-) -> crate::agent::event::Usage {
-    crate::agent::event::Usage {
+fn merged(start: Usage, delta: Usage) -> Usage {
+    Usage {
         input_tokens: start.input_tokens.max(delta.input_tokens),
         output_tokens: delta.output_tokens,
         cache_read_input_tokens: start

@@ -127,6 +127,9 @@ impl Session {
             key::USAGE_CACHE_CREATION,
             int(usage.cache_creation_input_tokens),
         );
+        if usage.incomplete_calls > 0 {
+            span.set(key::USAGE_INCOMPLETE_CALLS, int(usage.incomplete_calls));
+        }
         span.set_opt(key::CACHE_HIT_RATIO, ratio);
         if let Some(cost) = cost {
             span.set(key::COST_USD, cost.usd);

@@ -548,5 +548,4 @@ fn seconds(duration: Duration) -> String {
 }
 
 #[cfg(test)]
-#[path = "failure_tests.rs"]
 mod tests;

@@ -39,6 +39,25 @@ impl Call {
     }
 }
 
+/// What one turn's finished calls of the main thread add up to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TurnCalls {
+    pub(super) input: u64,
+    pub(super) output: u64,
+    /// Calls whose output is not in `output`.
+    pub(super) unknown_outputs: u64,
+}
+
+impl TurnCalls {
+    pub(super) fn book(&mut self, call: &Call) {
+        self.input = self.input.saturating_add(total_input(&call.usage));
+        match call.output {
+            Output::Exact => self.output = self.output.saturating_add(call.usage.output_tokens),
+            Output::Placeholder => self.unknown_outputs += 1,
+        }
+    }
+}
+
 /// The source of a cost that the price table gave.
 pub(super) fn table_source() -> String {
     format!("table@{TABLE_DATE}")
@@ -167,6 +186,9 @@ pub(super) struct Ledger {
     /// Chats since the last result.
     pending: Sum,
     pending_money: Money,
+    pending_unknown: u64,
+    /// Calls whose output tokens no result ever told.
+    settled_unknown: u64,
     /// The largest input of one call so far: bounds what an unseen call can have added.
     largest_call: u64,
     /// Calls that the stream does not show: a foreground subagent's last one, a compaction's summary.
@@ -180,6 +202,7 @@ impl Ledger {
         let mut sum = Sum::of(&call.usage);
         if call.output == Output::Placeholder {
             sum.output = 0;
+            self.pending_unknown += 1;
         }
         self.pending = self.pending.plus(sum);
         self.pending_money.add_call(call);
@@ -232,6 +255,10 @@ impl Ledger {
             _ => seen,
         };
         self.settled = self.settled.plus(tokens);
+        if before.is_none() && result.usage.is_none() {
+            self.settled_unknown += self.pending_unknown;
+        }
+        self.pending_unknown = 0;
         self.settled_money.add(money);
         self.pending = Sum::default();
         self.pending_money = Money::default();
@@ -265,6 +292,7 @@ impl Ledger {
             output_tokens: sum.output,
             cache_read_input_tokens: sum.cache_read,
             cache_creation_input_tokens: sum.cache_creation,
+            incomplete_calls: self.settled_unknown + self.pending_unknown,
         }
     }
 

@@ -214,9 +214,8 @@ pub struct Session {
     api_error: Option<ApiError>,
     /// The same of the turn that the last result ended.
     result_error: Option<ApiError>,
-    /// Output tokens of this turn's main chats, as far as they are known, and the number of those that are not.
-    known_output: u64,
-    unknown_outputs: u64,
+    /// The main thread's calls of this turn.
+    turn_calls: ledger::TurnCalls,
     /// When the session began to run again after a result: the start of the next turn.
     turn_gap: Option<UnixNanos>,
     conversation: Option<String>,
@@ -282,8 +281,7 @@ impl Session {
             last_result: None,
             api_error: None,
             result_error: None,
-            known_output: 0,
-            unknown_outputs: 0,
+            turn_calls: ledger::TurnCalls::default(),
             turn_gap: None,
             conversation: None,
             agent_error: None,

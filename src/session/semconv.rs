@@ -71,6 +71,7 @@ pub mod key {
     pub const USAGE_OUTPUT: &str = "sandtrace.usage.output_tokens";
     pub const USAGE_CACHE_READ: &str = "sandtrace.usage.cache_read_input_tokens";
     pub const USAGE_CACHE_CREATION: &str = "sandtrace.usage.cache_creation_input_tokens";
+    pub const USAGE_INCOMPLETE_CALLS: &str = "sandtrace.usage.incomplete_calls";
     pub const CACHE_HIT_RATIO: &str = "sandtrace.cache_hit_ratio";
     pub const RETRIES: &str = "sandtrace.retries";
     pub const TURN: &str = "sandtrace.turn";

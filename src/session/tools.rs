@@ -541,7 +541,9 @@ fn reads_as_denial(text: &str, is_error: bool) -> bool {
         "requires approval",
         "hook error",
     ];
-    is_error && WORDS.iter().any(|words| text.contains(words))
+    // An interrupted call gets the same words, and then a correction.
+    let interrupted = text.contains("stopped while running");
+    is_error && !interrupted && WORDS.iter().any(|words| text.contains(words))
 }
 
 /// Words by which it reports that a call was carried out and failed.

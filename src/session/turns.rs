@@ -6,6 +6,7 @@ use opentelemetry::trace::{SpanId, SpanKind};
 use super::exception::StderrTail;
 use super::failure::{LastResult, by_result};
 use super::id::SpanKey;
+use super::ledger::TurnCalls;
 use super::semconv::{key, span as span_name, value};
 use super::span::SpanEvent;
 use super::tree::{Closing, Draft, SpanChanges};
@@ -170,8 +171,7 @@ impl Session {
             self.close_chat(None, Closing::Finished, changes);
         }
         let cost = self.ledger.settle(result);
-        self.unknown_outputs = 0;
-        self.known_output = 0;
+        self.turn_calls = TurnCalls::default();
         let last = last_result(result);
         self.result_error = self.api_error.take();
         let error_type = last
@@ -210,8 +210,8 @@ impl Session {
 
     /// `result.usage` has the true output of the turn, and so of its last chat if the others' are known.
     fn complete_last_chat(&mut self, result: &ResultMessage<'_>) {
-        if let Some(usage) = &result.usage {
-            self.complete_only_unknown(usage.output_tokens);
+        if let Some(usage) = result.usage.as_ref().filter(|_| !result.is_error) {
+            self.complete_only_unknown(usage);
         }
     }
 

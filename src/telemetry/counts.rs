@@ -77,6 +77,13 @@ impl Ledger {
         self.dropped.fetch_add(1, Relaxed);
     }
 
+    /// Something went wrong for every destination.
+    pub(super) fn error(&self, reason: &str) {
+        for row in &self.destinations {
+            row.counts.error(reason);
+        }
+    }
+
     /// Whatever a destination took and has neither exported nor dropped is still queued, wherever it is.
     pub(super) fn report(&self) -> wire::Telemetry {
         let spans = self.finished.load(Relaxed);

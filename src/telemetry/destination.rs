@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 
+pub use super::variables::{DestinationError, from_env};
 use crate::session::span::FinishedSpan;
 
 /// One place that spans are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// A backend that speaks OTLP over HTTP.
-    Otlp(OtlpDestination),
+    Otlp(Box<OtlpDestination>),
     /// Text for people on stderr, by opentelemetry-stdout: it prints to fd 1, which the program points at stderr.
     Console,
     /// The journal's `traces.jsonl`. Naming it changes nothing: it is written whenever there is a journal.

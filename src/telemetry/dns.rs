@@ -28,6 +28,8 @@ use hickory_resolver::{Hosts, Resolver};
 use hyper_util::client::legacy::connect::dns::Name as HostName;
 use tower_service::Service;
 
+use super::resolv_conf::ResolvConf;
+
 /// How long an IPv4 answer waits for its IPv6 sibling, which some servers never send (RFC 8305 calls it the resolution
 /// delay).
 const SIBLING_WAIT: Duration = Duration::from_millis(50);
@@ -164,14 +166,17 @@ async fn ask(conf: ResolvConf, port: u16, host: Name) -> Result<Vec<IpAddr>, Dns
     let mut v6 = std::pin::pin!(resolver.ipv6_lookup(host.clone()));
     let (v4, v6) = tokio::select! {
         v4 = &mut v4 => {
-            let wait = if v4.is_ok() { SIBLING_WAIT } else { Duration::from_secs(600) };
-            (Some(v4), tokio::time::timeout(wait, v6).await.ok())
+            let v6 = match v4 {
+                Ok(_) => tokio::time::timeout(SIBLING_WAIT, v6).await.ok(),
+                Err(_) => Some(v6.await),
+            };
+            (v4, v6)
         }
-        v6 = &mut v6 => (Some(v4.await), Some(v6)),
+        v6 = &mut v6 => (v4.await, Some(v6)),
     };
     let mut addresses = Vec::new();
     let mut error = None;
-    for answer in [v4, v6].into_iter().flatten() {
+    for answer in [Some(v4), v6].into_iter().flatten() {
         match answer {
             Ok(lookup) => addresses.extend(
                 lookup
@@ -189,66 +194,5 @@ async fn ask(conf: ResolvConf, port: u16, host: Name) -> Result<Vec<IpAddr>, Dns
     }
 }
 
-/// What `/etc/resolv.conf` says, as far as it concerns us.
-#[derive(Debug, PartialEq)]
-struct ResolvConf {
-    servers: Vec<IpAddr>,
-    search: Vec<Name>,
-    ndots: usize,
-    timeout: Duration,
-    attempts: usize,
-}
-
-impl ResolvConf {
-    /// Lines that make no sense are passed over, as glibc does; so are limits beyond glibc's own.
-    fn parse(text: &str) -> Self {
-        let mut conf = Self {
-            servers: Vec::new(),
-            search: Vec::new(),
-            ndots: 1,
-            // glibc waits 5 s; a request of ours has 10 s in all, and a second try or server must fit in.
-            timeout: Duration::from_secs(2),
-            attempts: 2,
-        };
-        for line in text.lines() {
-            if line.starts_with(['#', ';']) {
-                continue;
-            }
-            let mut words = line.split_whitespace();
-            match words.next() {
-                Some("nameserver") if conf.servers.len() < 3 => {
-                    let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
-                    conf.servers.extend(address);
-                }
-                // The last of these lines counts.
-                Some("search" | "domain") => {
-                    conf.search = words
-                        .filter_map(|word| Name::from_utf8(word).ok())
-                        .take(6)
-                        .collect();
-                }
-                Some("options") => words.for_each(|word| conf.option(word)),
-                _ => {}
-            }
-        }
-        if conf.servers.is_empty() {
-            conf.servers.push(Ipv4Addr::LOCALHOST.into());
-        }
-        conf
-    }
-
-    fn option(&mut self, word: &str) {
-        let Some((name, value)) = word.split_once(':') else {
-            return;
-        };
-        let Ok(value) = value.parse::<u8>() else {
-            return;
-        };
-        match name {
-            "ndots" => self.ndots = usize::from(value.min(15)),
-            "timeout" => self.timeout = Duration::from_secs(u64::from(value.clamp(1, 30))),
-            "attempts" => self.attempts = usize::from(value.clamp(1, 5)),
-            _ => {}
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -23,13 +23,14 @@ mod encode;
 mod export;
 mod file;
 mod queue;
+mod resolv_conf;
 pub mod resource;
 mod retry;
 pub mod secrets;
 mod sender;
 mod span_data;
 mod transport;
-pub mod variables;
+mod variables;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,7 +49,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::console::Console;
-use self::counts::Ledger;
+use self::counts::{Counts, Ledger};
 use self::encode::Encoder;
 use self::export::{Export, Message, OtlpSink, Sink};
 use self::file::TracesFile;
@@ -59,7 +60,7 @@ use self::span_data::{JSON_FACTOR, TraceFacts, weight};
 pub use self::destination::{
     Batching, Compression, Destination, Dialect, OtlpDestination, Protocol,
 };
-pub use self::variables::{DestinationError, batching, destinations};
+pub use self::variables::{DestinationError, batching};
 use crate::session::span::FinishedSpan;
 
 /// The most bytes of spans between [`Telemetry::record`] and the destinations' queues.
@@ -67,6 +68,9 @@ const BUFFER_BYTES: usize = 8 << 20;
 
 /// The most encoded bytes of a request, before compression.
 const BATCH_BYTES: usize = 2 << 20;
+
+/// The longest that a shutdown may be asked to take.
+const LONGEST_SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 /// How much later than asked the answer to a shutdown may come.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(50);
@@ -158,31 +162,17 @@ impl Telemetry {
                     }
                 }
                 Destination::Otlp(destination) => {
-                    let name = destination.name;
-                    let counts = ledger.add(name, config.sampled);
-                    let authorities = authorities(&destination)?;
-                    let encoder = Encoder::new(&destination, &resource)
-                        .map_err(|source| TelemetryError::Encoder { name, source })?;
-                    if !config.sampled {
-                        continue;
-                    }
+                    let counts = ledger.add(destination.name, config.sampled);
                     if destination.protocol == Protocol::HttpJson {
                         batch_weight = BATCH_BYTES / JSON_FACTOR;
                     }
-                    let queue = Arc::new(Queue::new(Arc::clone(&counts)));
-                    sinks.push(Sink::Otlp(Box::new(OtlpSink {
-                        dialect: destination.dialect,
-                        encoder,
-                        queue: Arc::clone(&queue),
-                        counts: Arc::clone(&counts),
-                    })));
-                    senders.push(Sender {
-                        destination,
-                        authorities,
-                        queue,
-                        counts,
-                        draining: watch_draining.clone(),
-                    });
+                    // Even if nothing will be sent: a mistake in the configuration is told in any case.
+                    let (sink, sender) =
+                        otlp(*destination, &resource, counts, watch_draining.clone())?;
+                    if config.sampled {
+                        sinks.push(Sink::Otlp(Box::new(sink)));
+                        senders.push(sender);
+                    }
                 }
             }
         }
@@ -204,18 +194,22 @@ impl Telemetry {
             .enable_time()
             .build()
             .map_err(TelemetryError::Thread)?;
+        let ledger = Arc::new(ledger);
+        let panicked = Arc::clone(&ledger);
         thread::Builder::new()
             .name("export".to_owned())
             .spawn(move || {
-                // After a panic the handle finds the channel closed, and counts what it cannot hand over as dropped.
                 let run = || runtime.block_on(export.run());
-                catch_unwind(AssertUnwindSafe(run)).unwrap_or_default();
+                if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                    // The handle finds the channel closed, and counts what it cannot hand over as dropped.
+                    panicked.error("the export thread panicked");
+                }
             })
             .map_err(TelemetryError::Thread)?;
         Ok(Self {
             messages,
             room: Arc::new(Semaphore::new(BUFFER_BYTES)),
-            ledger: Arc::new(ledger),
+            ledger,
         })
     }
 
@@ -247,13 +241,14 @@ impl Telemetry {
         self.ledger.report()
     }
 
-    /// Exports what is left, for at most `timeout`, and answers with the final counts within [`SHUTDOWN_GRACE`] of it.
+    /// Exports what is left, for at most `timeout`, and answers with the final counts, at most 50 ms later.
     ///
     /// The answer is given by a thread that does nothing else, so it comes even if the export thread is stuck in a
     /// write to a full disk. That thread then ends with the process.
     #[must_use]
     pub fn shutdown(self, timeout: Duration) -> oneshot::Receiver<wire::Telemetry> {
         let (done, finished) = std::sync::mpsc::channel();
+        let timeout = timeout.min(LONGEST_SHUTDOWN);
         let deadline = Instant::now() + timeout;
         self.messages
             .send(Message::Shutdown { deadline, done })
@@ -280,6 +275,36 @@ impl Telemetry {
             }
         }
     }
+}
+
+/// The two halves of an OTLP destination, with the queue between them.
+fn otlp(
+    destination: OtlpDestination,
+    resource: &Resource,
+    counts: Arc<Counts>,
+    draining: watch::Receiver<bool>,
+) -> Result<(OtlpSink, Sender), TelemetryError> {
+    let authorities = authorities(&destination)?;
+    let encoder =
+        Encoder::new(&destination, resource).map_err(|source| TelemetryError::Encoder {
+            name: destination.name,
+            source,
+        })?;
+    let queue = Arc::new(Queue::new(Arc::clone(&counts)));
+    let sink = OtlpSink {
+        dialect: destination.dialect,
+        encoder,
+        queue: Arc::clone(&queue),
+        counts: Arc::clone(&counts),
+    };
+    let sender = Sender {
+        destination,
+        authorities,
+        queue,
+        counts,
+        draining,
+    };
+    Ok((sink, sender))
 }
 
 fn authorities(

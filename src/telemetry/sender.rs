@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message as _;
 use rustls_pki_types::CertificateDer;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -117,12 +118,30 @@ fn http(answer: &Answer) -> String {
 
 /// An answer that cannot be read is taken for full success, as its status says.
 fn partial_success(protocol: Protocol, body: &[u8]) -> ExportTracePartialSuccess {
-    let response = match protocol {
-        Protocol::HttpProtobuf => ExportTraceServiceResponse::decode(body).ok(),
-        Protocol::HttpJson => serde_json::from_slice(body).ok(),
+    let partial = match protocol {
+        Protocol::HttpProtobuf => {
+            let response = ExportTraceServiceResponse::decode(body).ok();
+            response.and_then(|response| response.partial_success)
+        }
+        Protocol::HttpJson => {
+            let response = serde_json::from_slice::<Value>(body).ok();
+            response.map(|response| from_json(&response["partialSuccess"]))
+        }
     };
-    let partial = response.and_then(|response| response.partial_success);
     partial.unwrap_or_default()
+}
+
+/// By hand, for JSON may write 64-bit numbers as strings and the crate's own types do not read those here.
+fn from_json(partial: &Value) -> ExportTracePartialSuccess {
+    let rejected = &partial["rejectedSpans"];
+    let parsed = rejected.as_str().and_then(|text| text.parse().ok());
+    ExportTracePartialSuccess {
+        rejected_spans: rejected.as_i64().or(parsed).unwrap_or_default(),
+        error_message: partial["errorMessage"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    }
 }
 
 /// The backend's words, unless it repeats one of our credentials.
@@ -155,6 +174,8 @@ mod tests {
             partial
         );
         let json = br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}"#;
+        assert_eq!(partial_success(Protocol::HttpJson, json), partial);
+        let json = br#"{"partialSuccess":{"rejectedSpans":3,"errorMessage":"too old"}}"#;
         assert_eq!(partial_success(Protocol::HttpJson, json), partial);
         for (protocol, body) in [
             (Protocol::HttpProtobuf, &b"\xff\xff"[..]),
