@@ -45,12 +45,13 @@ pub(super) use fields;
 impl<'a> Json<'a> {
     /// The JSON object that `line` must be, with nothing but white space around it.
     pub(super) fn object(line: &'a [u8]) -> Option<Self> {
-        let line = line.trim_ascii();
         // Most text is told from an object by its ends, before anything is scanned.
-        if line.first() != Some(&b'{') || line.last() != Some(&b'}') {
+        let begin = line.iter().position(|byte| !is_space(byte))?;
+        let end = line.iter().rposition(|byte| !is_space(byte))?;
+        if line[begin] != b'{' || line[end] != b'}' {
             return None;
         }
-        let line = str::from_utf8(line).ok()?;
+        let line = str::from_utf8(&line[begin..=end]).ok()?;
         serde_json::from_str::<IgnoredAny>(line).ok()?;
         Some(Self(line))
     }
@@ -193,6 +194,11 @@ impl<'a> Json<'a> {
     }
 }
 
+/// What JSON takes for white space: less than ASCII has.
+fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
 fn has_escape(inner: &str) -> bool {
     inner.as_bytes().contains(&b'\\')
 }
@@ -297,7 +303,7 @@ impl<'a> Walk<'a> {
     }
 
     fn pass_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.text.as_bytes().get(self.at) {
+        while self.text.as_bytes().get(self.at).is_some_and(is_space) {
             self.at += 1;
         }
     }
@@ -363,12 +369,7 @@ fn container_end(bytes: &[u8], start: usize) -> Option<usize> {
 
 /// The index after the number or word that begins at `start`.
 fn scalar_end(bytes: &[u8], start: usize) -> usize {
-    let ends = |byte: &u8| {
-        matches!(
-            byte,
-            b',' | b':' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n'
-        )
-    };
+    let ends = |byte: &u8| is_space(byte) || matches!(byte, b',' | b':' | b'}' | b']');
     bytes[start..]
         .iter()
         .position(ends)

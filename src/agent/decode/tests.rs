@@ -1,8 +1,54 @@
-mod dialects;
+//! Table tests by kind of line, real streams, and properties of any line.
+
+mod agents;
+mod messages;
+mod outcomes;
 mod properties;
 mod recordings;
+mod results;
+mod system;
 
-use super::{AgentEvent, Decoded};
+use super::*;
+use crate::agent::event::*;
+
+fn event(line: &str) -> AgentEvent<'_> {
+    match decode(line.as_bytes()) {
+        Decoded::Event(event) => event,
+        other => panic!("{other:?}: {line}"),
+    }
+}
+
+fn is_note(line: &str, kind: &str) {
+    assert_eq!(event(line), note(kind.into()), "{line}");
+}
+
+#[track_caller]
+fn assistant(line: &str) -> Assistant<'_> {
+    match event(line) {
+        AgentEvent::Assistant(assistant) => assistant,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn user(line: &str) -> User<'_> {
+    match event(line) {
+        AgentEvent::User(user) => user,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn result(line: &str) -> ResultMessage<'_> {
+    match event(line) {
+        AgentEvent::Result(result) => *result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn text(text: &str) -> Option<Text<'_>> {
+    Some(text.into())
+}
 
 fn kind(decoded: &Decoded<'_>) -> &'static str {
     match decoded {

@@ -36,6 +36,8 @@ fn only_a_whole_object_is_an_object() {
         b"{\"a\":\"tab\there\"}",
         b"\xef\xbb\xbf{}",
         b"\0{}",
+        b"\x0c{}",
+        b"{}\x0b",
     ] {
         assert_eq!(Json::object(line), None, "{}", line.escape_ascii());
     }

@@ -4,44 +4,45 @@
 //! session; [`Supervisor::carry_out`] does what the session asked for. The loop runs on the main thread, which also
 //! spawns and reaps. Three threads serve it: the echo's writer, the sampler and the exporter; none of them can stop it.
 //!
-//! Order of the end: the agent is gone and its output drained → verdict, `sandtrace.agent.exited` → telemetry flushed,
+//! [`prepare`] comes before the spawn and [`ending`] after the verdict. Order of the end: the agent is gone and its output drained → verdict, `sandtrace.agent.exited` → telemetry flushed,
 //! bounded → `sandtrace.run.finished`, the last line → the host has it, bounded → exit code.
+
+mod ending;
+mod prepare;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use opentelemetry::trace::SpanId;
 use sandtrace_client::wire::{
     AgentExited, Body, Heartbeat, Limits, Resources, RunFinished, RunStarted, SandboxResources,
-    Stream, Survivor, Telemetry as TelemetryCounts, Versions, WIRE_VERSION,
+    Stream, Survivor, Versions, WIRE_VERSION,
 };
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use self::prepare::{Prepared, executable_name, system};
 use crate::agent::{Decoded, Fragment, Lines, MAX_LINE, decode};
-use crate::cli::{EchoMode, Journal as JournalPlace, RunConfig};
+use crate::cli::{EchoMode, RunConfig};
 use crate::echo::{Delivery, Echo};
-use crate::journal::{self, Journal, JournalError, RunState, Status, TRACES_CAP_BYTES};
+use crate::journal::{self, RunState};
 use crate::process::{
-    Abilities, Command, Group, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
-    Tree, become_subreaper, reap, signal, spawn,
+    Abilities, Group, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
+    Termination, Tree, become_subreaper, reap, signal, spawn,
 };
 use crate::resources::Sampler;
 use crate::session::semconv::span as span_name;
-use crate::session::{
-    Action, Effects, Input, Session, SessionConfig, SpawnFailure, TraceContext, id,
-};
-use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
-use crate::telemetry::resource::{self, Host};
-use crate::telemetry::secrets::is_exporter_secret;
-use crate::telemetry::{self, Telemetry, TelemetryConfig};
+use crate::session::{Action, Effects, Input, Session, SpawnFailure, TraceContext};
+use crate::telemetry::Telemetry;
 use crate::time::{Now, UnixNanos};
 use crate::transcript::Transcript;
+
+pub use self::prepare::SuperviseError;
 
 /// Read from a pipe at a time.
 const CHUNK: usize = 128 << 10;
@@ -53,30 +54,13 @@ const HEARTBEAT_AFTER: Duration = Duration::from_secs(20);
 const BEAT: Duration = Duration::from_secs(1);
 /// How long KILL may take on the loop's own time.
 const KILL_BOUND: Duration = Duration::from_secs(1);
-/// What a third signal leaves for the flush.
-const HASTE: Duration = Duration::from_millis(500);
-
-/// Why a run could not begin. Every one of these comes before the agent is started.
-#[derive(Debug, thiserror::Error)]
-pub enum SuperviseError {
-    #[error(transparent)]
-    Journal(JournalError),
-    #[error(transparent)]
-    Destination(#[from] telemetry::DestinationError),
-    #[error(transparent)]
-    Resource(#[from] resource::ResourceError),
-    #[error(transparent)]
-    Telemetry(#[from] telemetry::TelemetryError),
-    #[error("failed to {what}")]
-    System {
-        what: &'static str,
-        source: io::Error,
-    },
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> SuperviseError {
-    move |source| SuperviseError::System { what, source }
-}
+/// What asks a run to stop. Every other signal is the agent's business.
+const STOP_SIGNALS: [Signal; 4] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
 
 /// What became of a run.
 #[derive(Debug)]
@@ -137,48 +121,16 @@ pub async fn supervise(
     protection: Protection,
 ) -> Result<Ended, SuperviseError> {
     let clock = Clock::start();
-    let run_id = config
-        .run_id
-        .clone()
-        .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let lookup = |name: &str| config.settings.get(name).map(str::to_owned);
-    let Extracted { context, baggage } = extract(&lookup);
-    let bad_traceparent = context == ParentContext::Invalid;
-    let context = match context {
-        ParentContext::Present(context) => context,
-        ParentContext::Absent | ParentContext::Invalid => TraceContext {
-            trace_id: id::trace_id(&run_id),
-            parent_span_id: None,
-            sampled: true,
-            trace_state: String::new(),
-        },
-    };
-    let mut telemetry = TelemetryConfig {
-        destinations: telemetry::destination::from_env(&lookup)?,
-        resource: resource::attributes(&lookup, &read_text, &host(), &run_id)?,
-        batching: telemetry::batching(&lookup)?,
-        traces_file: None,
-        traces_file_cap: TRACES_CAP_BYTES,
-        sampled: context.sampled,
-        trace_state: context.trace_state.clone(),
-    };
-    let opened = open_journal(&config, &run_id)?;
-    if let Some(journal) = &opened.journal {
-        telemetry.traces_file = journal.traces_file().ok();
-    }
-    let telemetry = Telemetry::start(telemetry)?;
+    let prepared = Prepared::new(&config, environment)?;
+    let telemetry = Telemetry::start(prepared.telemetry)?;
     become_subreaper()
         .map_err(|errno| system("become the reaper of the agent's orphans")(errno.into()))?;
-    let signals = Signals::install().map_err(system("listen for signals"))?;
+    let mut signals = Signals::install().map_err(system("listen for signals"))?;
 
-    let session_config = session_config(&config, &run_id, &context, &baggage);
     let mut effects = Effects::default();
-    let session = Session::new(session_config, clock.now(), &mut effects);
+    let session = Session::new(prepared.session, clock.now(), &mut effects);
     let root = session.root();
-    let command = Command {
-        argv: config.command.clone(),
-        env: agent_environment(environment, &config.pass_env, inject(&context, root)),
-    };
+    let command = prepared.command.with_parent(&prepared.context, root);
     let spawned = spawn(&command);
     let agent = spawned.as_ref().ok().map(|spawned| spawned.pid);
     let abilities = protection.complete(agent);
@@ -189,12 +141,12 @@ pub async fn supervise(
             Some(Echo::start(stdout).map_err(system("start the echo"))?)
         }
     };
-    let transcript = Transcript::new(context.trace_id, root, opened.journal, echo, config.echo);
+    let trace_id = prepared.context.trace_id;
     let mut supervisor = Supervisor {
         clock,
         session,
         effects,
-        transcript,
+        transcript: Transcript::new(trace_id, root, prepared.journal, echo, config.echo),
         telemetry: Some(telemetry),
         stderr: Stderr::open().map_err(system("open stderr"))?,
         agent: None,
@@ -205,185 +157,42 @@ pub async fn supervise(
         survivors: BTreeMap::new(),
         last_sample: None,
         last_resources: None,
-        state: run_state(&run_id, &context, clock),
+        state: prepare::run_state(&prepared.run_id, trace_id, clock.wall),
     };
-    supervisor.announce(&config, &run_id, &context, agent, &abilities);
-    if bad_traceparent {
-        let message =
-            "TRACEPARENT is not a W3C trace context, so this run starts a trace of its own";
-        supervisor.warn("traceparent_invalid", message);
+    supervisor.announce(
+        &config,
+        &prepared.run_id,
+        &prepared.context,
+        agent,
+        &abilities,
+    );
+    for (code, message) in &prepared.warnings {
+        supervisor.warn(code, message);
     }
-    for notice in &config.notices {
-        supervisor.warn(notice.code(), &notice.to_string());
-    }
-    if let Some(error) = &opened.error {
-        supervisor.warn(
-            "journal_unavailable",
-            &format!("there is no journal for this run: {error}"),
-        );
-    }
-    prune(&config.journal);
+    prepare::prune(&config.journal);
     let spawn_error = match spawned {
         Ok(spawned) => {
             supervisor
-                .run(spawned, signals, config.sample_interval)
+                .run(spawned, &mut signals, config.sample_interval)
                 .await?;
             None
         }
         Err(error) => Some(supervisor.not_spawned(&config, error)),
     };
-    let (finished, delivery) = supervisor.finish(config.flush_timeout).await?;
+    let (finished, delivery) = supervisor
+        .finish(config.flush_timeout, &mut signals)
+        .await?;
     let code = finished
         .exit
         .as_ref()
         .map_or(125, |exit| exit.reported_code);
     Ok(Ended {
         code,
-        run_id,
+        run_id: prepared.run_id,
         spawn_error,
         finished,
         delivery,
     })
-}
-
-struct OpenedJournal {
-    journal: Option<Journal>,
-    error: Option<String>,
-}
-
-/// A run id that is taken is refused; any other trouble costs the journal, not the run.
-fn open_journal(config: &RunConfig, run_id: &str) -> Result<OpenedJournal, SuperviseError> {
-    let JournalPlace::Directory(root) = &config.journal else {
-        return Ok(OpenedJournal {
-            journal: None,
-            error: None,
-        });
-    };
-    match Journal::create(root, run_id) {
-        Ok(journal) => Ok(OpenedJournal {
-            journal: Some(journal),
-            error: None,
-        }),
-        Err(error @ JournalError::RunExists { .. }) => Err(SuperviseError::Journal(error)),
-        Err(JournalError::Create { path, source }) => {
-            let error = format!("failed to create {}: {source}", path.display());
-            Ok(OpenedJournal {
-                journal: None,
-                error: Some(error),
-            })
-        }
-    }
-}
-
-fn session_config(
-    config: &RunConfig,
-    run_id: &str,
-    context: &TraceContext,
-    baggage: &[(String, String)],
-) -> SessionConfig {
-    let from_baggage = |name: &str| {
-        baggage
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.clone())
-    };
-    SessionConfig {
-        run_id: run_id.to_owned(),
-        context: context.clone(),
-        agent_name: config.agent_name.clone(),
-        session_id: config
-            .session_id
-            .clone()
-            .or_else(|| from_baggage("session.id")),
-        user_id: config.user_id.clone().or_else(|| from_baggage("user.id")),
-        attributes: config
-            .attributes
-            .iter()
-            .map(|(key, value)| (key.clone().into(), value.clone().into()))
-            .collect(),
-        capture: config.capture,
-        deadline: config.deadline,
-        idle_timeout: config.idle_timeout,
-        grace: config.grace,
-        survivors: config.survivors,
-        executable: executable_name(&config.command),
-    }
-}
-
-/// The file name of the command; its arguments hold the prompt and are never told.
-fn executable_name(command: &[OsString]) -> String {
-    let program = command.first().map(Path::new).and_then(Path::file_name);
-    program
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
-}
-
-/// What the agent finds in its environment: ours, without the exporters' secrets, with the run as its trace parent.
-fn agent_environment(
-    environment: Vec<(OsString, OsString)>,
-    keep: &[String],
-    context: Vec<(String, String)>,
-) -> Vec<(OsString, OsString)> {
-    let replaced = |name: &str| matches!(name, "TRACEPARENT" | "TRACESTATE" | "PYTHONUNBUFFERED");
-    let stays = |name: &OsString| {
-        name.to_str().is_none_or(|name| {
-            !replaced(name) && (!is_exporter_secret(name) || keep.iter().any(|kept| kept == name))
-        })
-    };
-    let mut kept: Vec<_> = environment
-        .into_iter()
-        .filter(|(name, _)| stays(name))
-        .collect();
-    kept.extend(
-        context
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into())),
-    );
-    // Python on a pipe writes in blocks: without this, lines come minutes late, and those of a killed agent never.
-    kept.push(("PYTHONUNBUFFERED".into(), "1".into()));
-    kept
-}
-
-fn host() -> Host {
-    let name = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok());
-    Host {
-        name,
-        arch: std::env::consts::ARCH,
-    }
-}
-
-/// A small file's text, for the ids that E2B keeps under `/run/e2b`.
-fn read_text(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok()
-}
-
-fn run_state(run_id: &str, context: &TraceContext, clock: Clock) -> RunState {
-    RunState {
-        run_id: run_id.to_owned(),
-        supervisor_pid: std::process::id(),
-        supervisor_start_ticks: crate::process::own_start_ticks().unwrap_or(0),
-        trace_id: context.trace_id.to_string(),
-        started: clock.wall.to_string(),
-        ..RunState::new(Status::Running)
-    }
-}
-
-/// Old journals go on a thread of their own: a directory of a thousand runs must not delay this one.
-fn prune(place: &JournalPlace) {
-    let JournalPlace::Directory(root) = place else {
-        return;
-    };
-    let root = root.clone();
-    let remove =
-        move || journal::remove_old_runs(&root, SystemTime::now()).map_or(0, |removed| removed);
-    // Without a thread the old runs stay until the next one starts.
-    drop(
-        std::thread::Builder::new()
-            .name("prune".to_owned())
-            .spawn(remove),
-    );
 }
 
 struct Supervisor {
@@ -496,7 +305,7 @@ impl Supervisor {
     async fn run(
         &mut self,
         spawned: Spawned,
-        mut signals: Signals,
+        signals: &mut Signals,
         sample_interval: Option<Duration>,
     ) -> Result<(), SuperviseError> {
         let Spawned {
@@ -567,7 +376,6 @@ impl Supervisor {
             self.carry_out();
         }
         drop(sampler);
-        self.signals_in_flush(signals);
         Ok(())
     }
 
@@ -610,11 +418,7 @@ impl Supervisor {
     }
 
     /// Spans that a line opened stand before it, those it closed after it.
-    fn echo_line(
-        &mut self,
-        now: Now,
-        line: impl FnOnce(&mut Transcript, opentelemetry::trace::SpanId),
-    ) {
+    fn echo_line(&mut self, now: Now, line: impl FnOnce(&mut Transcript, SpanId)) {
         for span in self.effects.spans.opened.drain(..) {
             self.transcript.opened(now, &span);
         }
@@ -704,7 +508,7 @@ impl Supervisor {
         }
     }
 
-    fn reaped(&mut self, pid: Pid, termination: crate::process::Termination) {
+    fn reaped(&mut self, pid: Pid, termination: Termination) {
         if self.agent == Some(pid) {
             self.agent = None;
             self.take(Input::Exited(termination));
@@ -713,9 +517,7 @@ impl Supervisor {
 
     fn signalled(&mut self, signal: Signal) {
         match signal {
-            Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT => {
-                self.take(Input::StopSignal(signal as i32));
-            }
+            stop if STOP_SIGNALS.contains(&stop) => self.take(Input::StopSignal(stop as i32)),
             Signal::SIGTSTP => {
                 // Stopped from the terminal: the agent first, unless the terminal has told it already; then we. Whoever
                 // continues us sends CONT, which is forwarded like any other signal.
@@ -802,64 +604,6 @@ impl Supervisor {
             );
         }
         self.reap();
-    }
-
-    /// Signals that come from now on would find nobody listening; the flush is bounded anyway.
-    fn signals_in_flush(&self, signals: Signals) {
-        drop(signals);
-    }
-
-    /// Says the verdict, flushes the telemetry, says the last line, and sees the host off.
-    async fn finish(
-        mut self,
-        flush_timeout: Duration,
-    ) -> Result<(RunFinished, Delivery), SuperviseError> {
-        let now = self.clock.now();
-        let Some(verdict) = self.verdict.take() else {
-            return Err(system("reach a verdict")(io::ErrorKind::Other.into()));
-        };
-        self.transcript
-            .body(now, None, &Body::AgentExited(verdict.clone()));
-        self.transcript.commit(now);
-        for process in self.tree.descendants().unwrap_or_default() {
-            let Ok(pid) = u32::try_from(process.pid.as_raw()) else {
-                continue;
-            };
-            self.survivors.entry(pid).or_insert(Survivor {
-                pid,
-                command: process.command,
-                killed: false,
-            });
-        }
-        let counts = self.flush(flush_timeout).await;
-        let now = self.clock.now();
-        let survivors = std::mem::take(&mut self.survivors).into_values().collect();
-        let Some(finished) = self.session.run_finished(counts, survivors) else {
-            return Err(system("sum the run up")(io::ErrorKind::Other.into()));
-        };
-        self.transcript
-            .body(now, None, &Body::RunFinished(Box::new(finished.clone())));
-        self.transcript.commit(now);
-        self.state.status = Status::Finished;
-        self.state.ended = Some(now.wall.to_string());
-        self.state.outcome = Some(finished.outcome);
-        self.state.last_seq = Some(self.transcript.seq());
-        if let Some(journal) = self.transcript.journal() {
-            // The last line is written; a state that says `running` is corrected by whoever finds no such process.
-            journal.write_state(&self.state).ok();
-        }
-        self.stderr.flush(HASTE);
-        Ok((finished, self.transcript.finish(now).await))
-    }
-
-    async fn flush(&mut self, timeout: Duration) -> TelemetryCounts {
-        let Some(telemetry) = self.telemetry.take() else {
-            return TelemetryCounts::default();
-        };
-        let before = telemetry.counts();
-        // The exporter answers in time by itself; this bound is for the case that its threads are gone.
-        let answer = tokio::time::timeout(timeout + HASTE, telemetry.shutdown(timeout)).await;
-        answer.ok().and_then(Result::ok).unwrap_or(before)
     }
 }
 

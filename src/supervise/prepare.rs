@@ -1,0 +1,273 @@
+//! Everything that is decided before the agent is started, so that bad input costs no agent its life.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use opentelemetry::trace::{SpanId, TraceId};
+
+use crate::cli::{Journal as JournalPlace, RunConfig};
+use crate::journal::{self, Journal, JournalError, RunState, Status, TRACES_CAP_BYTES};
+use crate::process::{Command, own_start_ticks};
+use crate::session::{SessionConfig, TraceContext, id};
+use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
+use crate::telemetry::resource::{self, Host};
+use crate::telemetry::secrets::is_exporter_secret;
+use crate::telemetry::{self, TelemetryConfig};
+use crate::time::UnixNanos;
+
+/// Why a run could not begin. Every one of these comes before the agent is started.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    #[error(transparent)]
+    Journal(JournalError),
+    #[error(transparent)]
+    Destination(#[from] telemetry::DestinationError),
+    #[error(transparent)]
+    Resource(#[from] resource::ResourceError),
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    #[error("failed to {what}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> SuperviseError {
+    move |source| SuperviseError::System { what, source }
+}
+
+/// A run that is ready to begin.
+pub(super) struct Prepared {
+    pub(super) run_id: String,
+    pub(super) context: TraceContext,
+    pub(super) session: SessionConfig,
+    pub(super) telemetry: TelemetryConfig,
+    pub(super) journal: Option<Journal>,
+    pub(super) command: AgentCommand,
+    /// Code and sentence of what the host should hear first.
+    pub(super) warnings: Vec<(&'static str, String)>,
+}
+
+impl Prepared {
+    pub(super) fn new(
+        config: &RunConfig,
+        environment: Vec<(OsString, OsString)>,
+    ) -> Result<Self, SuperviseError> {
+        let run_id = config
+            .run_id
+            .clone()
+            .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let lookup = |name: &str| config.settings.get(name).map(str::to_owned);
+        let mut warnings = Vec::new();
+        let Extracted { context, baggage } = extract(&lookup);
+        if context == ParentContext::Invalid {
+            let message =
+                "TRACEPARENT is not a W3C trace context, so this run starts a trace of its own";
+            warnings.push(("traceparent_invalid", message.to_owned()));
+        }
+        let context = match context {
+            ParentContext::Present(context) => context,
+            ParentContext::Absent | ParentContext::Invalid => TraceContext {
+                trace_id: id::trace_id(&run_id),
+                parent_span_id: None,
+                sampled: true,
+                trace_state: String::new(),
+            },
+        };
+        warnings.extend(
+            config
+                .notices
+                .iter()
+                .map(|notice| (notice.code(), notice.to_string())),
+        );
+        let mut telemetry = TelemetryConfig {
+            destinations: telemetry::destination::from_env(&lookup)?,
+            resource: resource::attributes(&lookup, &read_text, &host(), &run_id)?,
+            batching: telemetry::batching(&lookup)?,
+            traces_file: None,
+            traces_file_cap: TRACES_CAP_BYTES,
+            sampled: context.sampled,
+            trace_state: context.trace_state.clone(),
+        };
+        let journal = match open_journal(config, &run_id)? {
+            Ok(journal) => journal,
+            Err(why) => {
+                warnings.push((
+                    "journal_unavailable",
+                    format!("there is no journal for this run: {why}"),
+                ));
+                None
+            }
+        };
+        if let Some(journal) = &journal {
+            match journal.traces_file() {
+                Ok(file) => telemetry.traces_file = Some(file),
+                Err(error) => {
+                    warnings.push((
+                        "traces_unavailable",
+                        format!("traces.jsonl cannot be made: {error}"),
+                    ));
+                }
+            }
+        }
+        Ok(Self {
+            session: session_config(config, &run_id, &context, &baggage),
+            command: AgentCommand::new(config, environment),
+            run_id,
+            context,
+            telemetry,
+            journal,
+            warnings,
+        })
+    }
+}
+
+/// The agent's command, still without the trace context that only the run's span gives it.
+pub(super) struct AgentCommand {
+    command: Command,
+}
+
+impl AgentCommand {
+    /// The agent finds our environment, without the exporters' secrets.
+    fn new(config: &RunConfig, environment: Vec<(OsString, OsString)>) -> Self {
+        let replaced =
+            |name: &str| matches!(name, "TRACEPARENT" | "TRACESTATE" | "PYTHONUNBUFFERED");
+        let secret = |name: &str| {
+            is_exporter_secret(name) && !config.pass_env.iter().any(|kept| kept == name)
+        };
+        let stays = |name: &OsString| {
+            name.to_str()
+                .is_none_or(|name| !replaced(name) && !secret(name))
+        };
+        let mut env: Vec<_> = environment
+            .into_iter()
+            .filter(|(name, _)| stays(name))
+            .collect();
+        // Python on a pipe writes in blocks: without this, lines come minutes late, and those of a killed agent never.
+        env.push(("PYTHONUNBUFFERED".into(), "1".into()));
+        Self {
+            command: Command {
+                argv: config.command.clone(),
+                env,
+            },
+        }
+    }
+
+    /// Makes `span` the parent of whatever the agent traces itself.
+    pub(super) fn with_parent(self, context: &TraceContext, span: SpanId) -> Command {
+        let mut command = self.command;
+        let parent = inject(context, span);
+        command.env.extend(
+            parent
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
+        command
+    }
+}
+
+/// A run id that is taken is refused; any other trouble costs the journal, not the run, and is told.
+fn open_journal(
+    config: &RunConfig,
+    run_id: &str,
+) -> Result<Result<Option<Journal>, String>, SuperviseError> {
+    let JournalPlace::Directory(root) = &config.journal else {
+        return Ok(Ok(None));
+    };
+    match Journal::create(root, run_id) {
+        Ok(journal) => Ok(Ok(Some(journal))),
+        Err(error @ JournalError::RunExists { .. }) => Err(SuperviseError::Journal(error)),
+        Err(JournalError::Create { path, source }) => Ok(Err(format!(
+            "failed to create {}: {source}",
+            path.display()
+        ))),
+    }
+}
+
+fn session_config(
+    config: &RunConfig,
+    run_id: &str,
+    context: &TraceContext,
+    baggage: &[(String, String)],
+) -> SessionConfig {
+    let from_baggage = |name: &str| {
+        baggage
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+    };
+    SessionConfig {
+        run_id: run_id.to_owned(),
+        context: context.clone(),
+        agent_name: config.agent_name.clone(),
+        session_id: config
+            .session_id
+            .clone()
+            .or_else(|| from_baggage("session.id")),
+        user_id: config.user_id.clone().or_else(|| from_baggage("user.id")),
+        attributes: config
+            .attributes
+            .iter()
+            .map(|(key, value)| (key.clone().into(), value.clone().into()))
+            .collect(),
+        capture: config.capture,
+        deadline: config.deadline,
+        idle_timeout: config.idle_timeout,
+        grace: config.grace,
+        survivors: config.survivors,
+        executable: executable_name(&config.command),
+    }
+}
+
+/// The file name of the command; its arguments hold the prompt and are never told.
+pub(super) fn executable_name(command: &[OsString]) -> String {
+    let program = command.first().map(Path::new).and_then(Path::file_name);
+    program
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn host() -> Host {
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    Host {
+        name,
+        arch: std::env::consts::ARCH,
+    }
+}
+
+/// A small file's text, for the ids that E2B keeps under `/run/e2b`.
+fn read_text(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+pub(super) fn run_state(run_id: &str, trace_id: TraceId, started: UnixNanos) -> RunState {
+    RunState {
+        run_id: run_id.to_owned(),
+        supervisor_pid: std::process::id(),
+        supervisor_start_ticks: own_start_ticks().unwrap_or(0),
+        trace_id: trace_id.to_string(),
+        started: started.to_string(),
+        ..RunState::new(Status::Running)
+    }
+}
+
+/// Old journals go on a thread of their own: a directory of a thousand runs must not delay this one.
+pub(super) fn prune(place: &JournalPlace) {
+    let JournalPlace::Directory(root) = place else {
+        return;
+    };
+    let root = root.clone();
+    let remove =
+        move || journal::remove_old_runs(&root, SystemTime::now()).map_or(0, |removed| removed);
+    // Without a thread the old runs stay until the next one starts.
+    drop(
+        std::thread::Builder::new()
+            .name("prune".to_owned())
+            .spawn(remove),
+    );
+}
