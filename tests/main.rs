@@ -4,6 +4,7 @@
     reason = "a test may panic, its functions included"
 )]
 
+mod export;
 mod isolated;
 mod process;
 mod support;

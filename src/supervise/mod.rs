@@ -349,21 +349,26 @@ impl Supervisor {
                 Happening::Stdout(Ok(length)) if length > 0 => {
                     let chunk = &out_chunk[..length];
                     self.transcript.raw(chunk);
-                    out_lines.push(chunk, &mut |fragment| self.stdout_fragment(&fragment));
+                    // What arrives together gets one time: a clock per line would cost more than the line.
+                    let now = self.clock.now();
+                    out_lines.push(chunk, &mut |fragment| self.stdout_fragment(now, &fragment));
                 }
                 Happening::Stdout(_) => {
                     stdout = None;
-                    out_lines.finish(&mut |fragment| self.stdout_fragment(&fragment));
+                    let now = self.clock.now();
+                    out_lines.finish(&mut |fragment| self.stdout_fragment(now, &fragment));
                     self.take(Input::StdoutClosed);
                 }
                 Happening::Stderr(Ok(length)) if length > 0 => {
                     let chunk = &err_chunk[..length];
                     self.stderr.write(chunk);
-                    err_lines.push(chunk, &mut |fragment| self.stderr_fragment(&fragment));
+                    let now = self.clock.now();
+                    err_lines.push(chunk, &mut |fragment| self.stderr_fragment(now, &fragment));
                 }
                 Happening::Stderr(_) => {
                     stderr = None;
-                    err_lines.finish(&mut |fragment| self.stderr_fragment(&fragment));
+                    let now = self.clock.now();
+                    err_lines.finish(&mut |fragment| self.stderr_fragment(now, &fragment));
                     self.take(Input::StderrClosed);
                 }
                 Happening::Signal(Signalled::Child) => self.reap(),
@@ -380,8 +385,7 @@ impl Supervisor {
     }
 
     /// A line, or a fragment of one, of the agent's stdout.
-    fn stdout_fragment(&mut self, fragment: &Fragment<'_>) {
-        let now = self.clock.now();
+    fn stdout_fragment(&mut self, now: Now, fragment: &Fragment<'_>) {
         self.effects.clear();
         if fragment.part.is_some() {
             self.session.handle(now, Input::Fragment, &mut self.effects);
@@ -407,8 +411,7 @@ impl Supervisor {
         }
     }
 
-    fn stderr_fragment(&mut self, fragment: &Fragment<'_>) {
-        let now = self.clock.now();
+    fn stderr_fragment(&mut self, now: Now, fragment: &Fragment<'_>) {
         self.effects.clear();
         self.session
             .handle(now, Input::Stderr(fragment.bytes), &mut self.effects);

@@ -1,0 +1,293 @@
+//! A whole run's trace at a backend: the real binary, a real child, an OTLP receiver that decodes what it gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use serde_json::Value as Json;
+
+use crate::support::receiver::{Answer, Receiver};
+
+/// An agent that calls a tool, retries a request, and answers.
+const AGENT: &str = r#"
+echo '{"type":"system","subtype":"init","session_id":"s1","model":"claude-opus-5-5"}'
+echo '{"type":"assistant","message":{"id":"m1","model":"claude-opus-5-5","content":[{"type":"tool_use","id":"t1","name":"Bash","input":{"command":"cat secret.txt"}}],"usage":{"input_tokens":12,"cache_creation_input_tokens":300,"cache_read_input_tokens":4000,"output_tokens":1}}}'
+echo '{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","content":"the tool said this","is_error":true}]}}'
+echo '{"type":"system","subtype":"api_retry","attempt":1,"max_retries":10,"retry_delay_ms":500,"error_status":529,"error":"overloaded"}'
+echo '{"type":"assistant","message":{"id":"m2","model":"claude-opus-5-5","content":[{"type":"text","text":"Done."}],"usage":{"input_tokens":12,"cache_creation_input_tokens":300,"cache_read_input_tokens":4000,"output_tokens":1}}}'
+echo '{"type":"result","subtype":"success","is_error":false,"session_id":"s1","total_cost_usd":0.007096,"usage":{"input_tokens":24,"output_tokens":120,"cache_creation_input_tokens":600,"cache_read_input_tokens":8000},"modelUsage":{"claude-opus-5-5":{"inputTokens":24,"outputTokens":120,"cacheReadInputTokens":8000,"cacheCreationInputTokens":600,"costUSD":0.007096}}}'
+"#;
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+struct Run {
+    output: Output,
+    took: Duration,
+    journal: tempfile::TempDir,
+}
+
+/// Runs the agent with an environment of its own.
+fn run(environment: &[(&str, &str)], arguments: &[&str]) -> Run {
+    let journal = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_sandtrace"))
+        .args(["run", "--run-id", "exported", "--journal"])
+        .arg(journal.path())
+        .args(arguments)
+        .args(["--", "sh", "-c", AGENT])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let took = began.elapsed();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Run {
+        output,
+        took,
+        journal,
+    }
+}
+
+impl Run {
+    fn lines(&self) -> Vec<Json> {
+        let text = String::from_utf8(self.output.stdout.clone()).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The ids of the spans that the echo said had ended.
+    fn ended(&self) -> BTreeSet<String> {
+        let ended = self
+            .lines()
+            .into_iter()
+            .filter(|line| line["type"] == "sandtrace.span.ended");
+        ended
+            .map(|line| line["data"]["span_id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// What `run.finished` says of one destination.
+    fn counts(&self, name: &str) -> Json {
+        let lines = self.lines();
+        let finished = lines.last().unwrap();
+        assert_eq!(finished["type"], "sandtrace.run.finished");
+        let destinations = finished["data"]["telemetry"]["destinations"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let found = destinations
+            .into_iter()
+            .find(|destination| destination["name"] == name);
+        found.unwrap_or_else(|| panic!("{name} is not among the destinations"))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn spans(receiver: &Receiver) -> BTreeMap<String, Span> {
+    let received = receiver.received();
+    let all: Vec<Span> = received
+        .iter()
+        .flat_map(|request| request.spans())
+        .collect();
+    let count = all.len();
+    let by_name: BTreeMap<_, _> = all
+        .into_iter()
+        .map(|span| (hex(&span.span_id), span))
+        .collect();
+    assert_eq!(by_name.len(), count, "a span came twice");
+    by_name
+}
+
+fn attribute(span: &Span, key: &str) -> Option<Value> {
+    span.attributes
+        .iter()
+        .find(|attribute| attribute.key == key)?
+        .value
+        .clone()?
+        .value
+}
+
+fn named<'a>(spans: &'a BTreeMap<String, Span>, name: &str) -> Vec<&'a Span> {
+    spans.values().filter(|span| span.name == name).collect()
+}
+
+#[test]
+fn every_span_of_a_run_reaches_the_backend_once_below_the_callers_span() {
+    for (protocol, compression) in [
+        ("http/protobuf", "none"),
+        ("http/protobuf", "gzip"),
+        ("http/json", "gzip"),
+    ] {
+        let receiver = Receiver::healthy();
+        let endpoint = format!("http://127.0.0.1:{}", receiver.port());
+        let run = run(
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_EXPORTER_OTLP_COMPRESSION", compression),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc"),
+                ("TRACEPARENT", TRACEPARENT),
+            ],
+            &["--attribute", "tenant=acme"],
+        );
+        let spans = spans(&receiver);
+        assert_eq!(
+            spans.keys().cloned().collect::<BTreeSet<_>>(),
+            run.ended(),
+            "{protocol}"
+        );
+        assert_eq!(spans.len(), 5, "{protocol}");
+        let root = named(&spans, "agent.run")[0];
+        assert_eq!(hex(&root.parent_span_id), "b7ad6b7169203331");
+        for span in spans.values() {
+            assert_eq!(hex(&span.trace_id), "0af7651916cd43dd8448eb211c80319c");
+            assert_eq!(
+                attribute(span, "tenant"),
+                Some(Value::StringValue("acme".to_owned()))
+            );
+            assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
+            let parent = hex(&span.parent_span_id);
+            assert!(
+                spans.contains_key(&parent) || span.name == "agent.run",
+                "{} has no parent",
+                span.name
+            );
+        }
+        let request = &receiver.received()[0];
+        assert_eq!(request.header("authorization"), Some("Bearer abc"));
+        assert_eq!(
+            request.header("content-encoding"),
+            (compression == "gzip").then_some("gzip")
+        );
+        assert_eq!(run.counts("otlp")["exported"], 5);
+        assert_eq!(run.counts("otlp")["dropped"], 0);
+    }
+}
+
+#[test]
+fn spans_say_what_the_conventions_ask_for_and_nothing_that_misleads() {
+    let receiver = Receiver::healthy();
+    let endpoint = format!("http://127.0.0.1:{}", receiver.port());
+    run(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)], &[]);
+    let spans = spans(&receiver);
+    let chats = named(&spans, "chat claude-opus-5-5");
+    assert_eq!(chats.len(), 2);
+    for chat in &chats {
+        assert_eq!(
+            attribute(chat, "gen_ai.operation.name"),
+            Some(Value::StringValue("chat".to_owned()))
+        );
+        assert_eq!(
+            attribute(chat, "gen_ai.provider.name"),
+            Some(Value::StringValue("anthropic".to_owned()))
+        );
+        assert_eq!(
+            attribute(chat, "gen_ai.usage.input_tokens"),
+            Some(Value::IntValue(4312))
+        );
+    }
+    let retried = chats.iter().filter(|chat| !chat.events.is_empty()).count();
+    assert_eq!(retried, 1, "the retry is an event of the call it delayed");
+    let tool = named(&spans, "execute_tool Bash")[0];
+    assert_eq!(
+        attribute(tool, "error.type"),
+        Some(Value::StringValue("tool_error".to_owned()))
+    );
+    assert_eq!(tool.status.as_ref().unwrap().code, StatusCode::Error as i32);
+    // Usage or a model on an agent's span would be counted twice by backends that sum over all spans.
+    for name in ["agent.run", "invoke_agent claude", "execute_tool Bash"] {
+        let span = named(&spans, name)[0];
+        let banned = |key: &str| {
+            key.starts_with("gen_ai.usage.") || key == "gen_ai.request.model" || key == "model"
+        };
+        assert!(
+            span.attributes
+                .iter()
+                .all(|attribute| !banned(&attribute.key)),
+            "{name}"
+        );
+    }
+    let everything = format!("{spans:?}");
+    for secret in ["cat secret.txt", "the tool said this"] {
+        assert!(!everything.contains(secret), "{secret} went to a backend");
+    }
+}
+
+#[test]
+fn a_backend_that_never_answers_delays_the_exit_by_no_more_than_its_bound() {
+    let receiver = Receiver::scripted(|_, _| Answer::BlackHole);
+    let endpoint = format!("http://127.0.0.1:{}", receiver.port());
+    let run = run(
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)],
+        &["--flush-timeout", "1s"],
+    );
+    assert!(run.took < Duration::from_secs(4), "{:?}", run.took);
+    let counts = run.counts("otlp");
+    assert_eq!(counts["exported"], 0);
+    assert_eq!(counts["queued"], 5);
+    assert_eq!(
+        run.counts("file")["exported"],
+        5,
+        "the journal has them all"
+    );
+}
+
+#[test]
+fn a_caller_that_does_not_sample_gets_no_spans_and_the_journal_keeps_them() {
+    let receiver = Receiver::healthy();
+    let endpoint = format!("http://127.0.0.1:{}", receiver.port());
+    let unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let run = run(
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+            ("TRACEPARENT", unsampled),
+        ],
+        &[],
+    );
+    assert!(receiver.received().is_empty());
+    let traces = std::fs::read_to_string(run.journal.path().join("exported/traces.jsonl")).unwrap();
+    assert!(traces.contains("\"agent.run\""));
+}
+
+#[test]
+fn the_console_prints_to_stderr_and_never_into_the_protocol() {
+    let run = run(&[("OTEL_EXPORTERS", "console")], &[]);
+    let stderr = String::from_utf8_lossy(&run.output.stderr);
+    assert!(stderr.contains("execute_tool Bash"), "{stderr}");
+    // Every line of stdout parses, which `lines` asserts.
+    assert!(run.lines().len() > 10);
+}
+
+#[test]
+fn a_malformed_endpoint_is_refused_before_anything_is_spawned() {
+    let journal = tempfile::tempdir().unwrap();
+    let marker = journal.path().join("spawned");
+    let output = Command::new(env!("CARGO_BIN_EXE_sandtrace"))
+        .args(["run", "--journal"])
+        .arg(journal.path().join("j"))
+        .args(["--", "touch"])
+        .arg(&marker)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(output.stdout.is_empty());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(!marker.exists());
+    assert!(!journal.path().join("j").exists(), "nothing was made");
+}
