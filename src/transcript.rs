@@ -75,18 +75,20 @@ impl Transcript {
         self.journal.as_ref()
     }
 
-    /// Whether the agent may be read from: with `--echo raw` or without a journal a host that does not read holds it
-    /// back, as it would without us.
+    /// Whether this stream of the agent may be read: with `--echo raw` or without a journal a host that does not read
+    /// holds the agent back, as it would without us. Its stderr has a file of its own, and is held back only where it
+    /// has no other place than the echo.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        match (&self.echo, self.mode) {
-            (Some(echo), EchoMode::Raw) => echo.has_room(),
-            (Some(echo), _) if self.journal.is_none() => echo.has_room(),
-            _ => true,
-        }
+    pub fn has_room_for(&self, stream: Stream) -> bool {
+        let held_back = match (self.mode, stream) {
+            (EchoMode::Raw, Stream::Stdout) => true,
+            (EchoMode::Raw, Stream::Stderr) | (EchoMode::Off, _) => false,
+            (EchoMode::Enriched, _) => self.journal.is_none(),
+        };
+        !held_back || self.echo.as_ref().is_none_or(Echo::has_room)
     }
 
-    /// Waits for [`Self::has_room`].
+    /// Waits until [`Self::has_room_for`] holds for both streams.
     pub async fn room(&self) {
         if let Some(echo) = &self.echo {
             echo.room().await;
@@ -128,6 +130,13 @@ impl Transcript {
                 part,
             }),
         );
+    }
+
+    /// A line that is worth nothing once it is late: it is left out when the host is behind and there is no journal.
+    pub fn passing(&mut self, now: Now, body: &Body) {
+        if self.has_room_for(Stream::Stdout) {
+            self.body(now, None, body);
+        }
     }
 
     /// A line of our own.

@@ -43,9 +43,9 @@ impl Session {
                 message: message.clone(),
             },
             (None, Some(termination)) => Ending::Terminated(termination),
-            // An abort: the agent is still there, and the supervisor leaves.
+            // The agent is still there, and the supervisor leaves: after a third signal, or because KILL has no effect.
             (None, None) => Ending::Terminated(Termination::Signaled {
-                signal: nix::libc::SIGKILL,
+                signal: self.stop.last_signal().unwrap_or(nix::libc::SIGKILL),
                 core_dumped: false,
             }),
         };

@@ -375,6 +375,13 @@ impl Session {
         self.stop.deadline(self.activity())
     }
 
+    /// When the pipes of an agent that is gone need no longer be read, though somebody holds them; `None` while it
+    /// lives, and once both are closed.
+    #[must_use]
+    pub fn drain_ends(&self) -> Option<Duration> {
+        self.stop.drained_at()
+    }
+
     /// What the run is doing.
     #[must_use]
     pub fn state(&self) -> State {

@@ -97,6 +97,7 @@ pub(super) struct Stop {
     stage: Stage,
     intent: Option<Intent>,
     signals: u32,
+    last_signal: Option<i32>,
     termination: Option<Termination>,
     stdout_open: bool,
     stderr_open: bool,
@@ -118,6 +119,7 @@ impl Stop {
             stage: Stage::Running,
             intent: None,
             signals: 0,
+            last_signal: None,
             termination: None,
             stdout_open: true,
             stderr_open: true,
@@ -131,6 +133,11 @@ impl Stop {
 
     pub(super) fn termination(&self) -> Option<Termination> {
         self.termination
+    }
+
+    /// The signal that asked last.
+    pub(super) fn last_signal(&self) -> Option<i32> {
+        self.last_signal
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -165,6 +172,7 @@ impl Stop {
         actions: &mut Vec<Action>,
     ) -> Patience {
         self.signals += 1;
+        self.last_signal = Some(signal);
         match (self.signals, self.stage) {
             (1, Stage::Running) => self.begin(uptime, Intent::Stop(signal), signal, actions),
             // A deadline of ours has asked before; the signal adds no intent, but it is passed on.
@@ -317,7 +325,7 @@ impl Stop {
     }
 
     /// When the drain ends; `None` if it is over because both pipes are closed.
-    fn drained_at(&self) -> Option<Duration> {
+    pub(super) fn drained_at(&self) -> Option<Duration> {
         let Stage::Gone { drain_until, .. } = self.stage else {
             return None;
         };

@@ -38,7 +38,12 @@ impl Supervisor {
                 killed: false,
             });
         }
-        let counts = self.flush(flush_timeout, signals).await;
+        let timeout = if self.in_haste {
+            flush_timeout.min(HASTE)
+        } else {
+            flush_timeout
+        };
+        let counts = self.flush(timeout, signals).await;
         let now = self.clock.now();
         let survivors = std::mem::take(&mut self.survivors).into_values().collect();
         let Some(finished) = self.session.run_finished(counts, survivors) else {

@@ -154,6 +154,7 @@ pub async fn supervise(
         tree: Tree::new(),
         actions: VecDeque::new(),
         verdict: None,
+        in_haste: false,
         survivors: BTreeMap::new(),
         last_sample: None,
         last_resources: None,
@@ -208,6 +209,8 @@ struct Supervisor {
     tree: Tree,
     actions: VecDeque<Action>,
     verdict: Option<Box<AgentExited>>,
+    /// Somebody lost patience: the flush is cut short.
+    in_haste: bool,
     /// What the agent left running, by pid, and whether we ended it.
     survivors: BTreeMap<u32, Survivor>,
     last_sample: Option<SandboxResources>,
@@ -335,12 +338,13 @@ impl Supervisor {
                 .session
                 .deadline()
                 .map(|uptime| tokio::time::Instant::from_std(self.clock.started + uptime));
-            let has_room = self.transcript.has_room();
+            let out_room = self.transcript.has_room_for(Stream::Stdout);
+            let err_room = self.transcript.has_room_for(Stream::Stderr);
             let happening = tokio::select! {
                 signal = signals.recv() => Happening::Signal(signal),
-                read = read(&mut stdout, &mut out_chunk), if stdout.is_some() && has_room => Happening::Stdout(read),
-                read = read(&mut stderr, &mut err_chunk), if stderr.is_some() => Happening::Stderr(read),
-                () = self.transcript.room(), if !has_room => Happening::Room,
+                read = read(&mut stdout, &mut out_chunk), if stdout.is_some() && out_room => Happening::Stdout(read),
+                read = read(&mut stderr, &mut err_chunk), if stderr.is_some() && err_room => Happening::Stderr(read),
+                () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
                 Some(sample) = samples.recv() => Happening::Sample(sample),
                 () = until(due) => Happening::Due,
                 _ = beat.tick() => Happening::Beat,
@@ -374,6 +378,15 @@ impl Supervisor {
                 Happening::Signal(Signalled::Child) => self.reap(),
                 Happening::Signal(Signalled::Forward(signal)) => self.signalled(signal),
                 Happening::Sample(sample) => self.sampled(sample),
+                Happening::Due if self.drain_is_over() => {
+                    // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
+                    (stdout, stderr) = (None, None);
+                    let now = self.clock.now();
+                    out_lines.finish(&mut |fragment| self.stdout_fragment(now, &fragment));
+                    err_lines.finish(&mut |fragment| self.stderr_fragment(now, &fragment));
+                    self.take(Input::StdoutClosed);
+                    self.take(Input::StderrClosed);
+                }
                 Happening::Due => self.take(Input::Tick),
                 Happening::Beat => self.beat(),
                 Happening::Room => {}
@@ -382,6 +395,12 @@ impl Supervisor {
         }
         drop(sampler);
         Ok(())
+    }
+
+    fn drain_is_over(&self) -> bool {
+        self.session
+            .drain_ends()
+            .is_some_and(|end| self.clock.now().uptime >= end)
     }
 
     /// A line, or a fragment of one, of the agent's stdout.
@@ -466,7 +485,7 @@ impl Supervisor {
             let body = Body::Resources(Box::new(Resources {
                 sandbox: sample.clone(),
             }));
-            self.transcript.body(now, None, &body);
+            self.transcript.passing(now, &body);
             self.last_resources = Some(now.uptime);
         }
     }
@@ -493,7 +512,7 @@ impl Supervisor {
                 uptime_ms: u64::try_from(now.uptime.as_millis()).unwrap_or(u64::MAX),
                 state: self.session.state().as_str().to_owned(),
             };
-            self.transcript.body(now, None, &Body::Heartbeat(heartbeat));
+            self.transcript.passing(now, &Body::Heartbeat(heartbeat));
         }
     }
 
@@ -564,7 +583,11 @@ impl Supervisor {
                     self.reap();
                 }
                 Action::KillTree => self.kill_tree(),
-                Action::Finish(verdict) | Action::Abort(verdict) => self.verdict = Some(verdict),
+                Action::Finish(verdict) => self.verdict = Some(verdict),
+                Action::Abort(verdict) => {
+                    self.verdict = Some(verdict);
+                    self.in_haste = true;
+                }
             }
         }
         self.transcript.commit(self.clock.now());

@@ -444,3 +444,55 @@ fn lines_belong_to_their_innermost_span() {
     replay.line(30, &tool_result("t1"));
     assert_eq!(replay.line_span, Some(tool), "though this line closes it");
 }
+
+#[test]
+fn hooks_before_the_first_init_belong_to_its_turn_and_those_after_the_last_result_to_the_run() {
+    let hook = |subtype: &str, id: &str, event: &str, code: &str| {
+        format!(
+            r#"{{"type":"system","subtype":"{subtype}","hook_id":"{id}","hook_name":"{event}:x","hook_event":"{event}"{code}}}"#
+        )
+    };
+    let mut replay = Replay::spawned();
+    replay.line(10, &hook("hook_started", "h1", "SessionStart", ""));
+    replay.line(
+        30,
+        &hook("hook_response", "h1", "SessionStart", r#","exit_code":0"#),
+    );
+    replay.line(40, INIT);
+    replay.line(50, &hook("hook_started", "h2", "PreToolUse", ""));
+    replay.line(
+        60,
+        &hook(
+            "hook_response",
+            "h2",
+            "PreToolUse",
+            r#","exit_code":2,"outcome":"error""#,
+        ),
+    );
+    replay.line(70, RESULT);
+    replay.line(80, &hook("hook_started", "h3", "SessionEnd", ""));
+    replay.exit(100, Termination::Exited(0));
+    replay.check();
+    assert_eq!(
+        replay.failure(),
+        "-",
+        "a hook after the result begins no turn"
+    );
+    insta::assert_snapshot!(replay.tree(), @r"
+    agent.run 0..100 in=0 out=0 retries=0 outcome=success
+      invoke_agent claude 10..70
+        hook SessionStart 10..30
+        hook PreToolUse 50..60 error=_OTHER
+      hook SessionEnd 80..100 error=abandoned abandoned=true
+    ");
+}
+
+#[test]
+fn a_third_signal_leaves_with_its_own_code() {
+    let mut replay = Replay::spawned();
+    for millis in [10, 20, 30] {
+        replay.input(millis, Input::StopSignal(TERM));
+    }
+    assert_eq!(replay.verdict().exit.as_ref().unwrap().reported_code, 143);
+    assert_eq!(replay.failure(), "cancelled.host");
+}
