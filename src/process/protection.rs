@@ -12,6 +12,7 @@ use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 
@@ -44,6 +45,7 @@ impl Protection {
         };
         // Whether it worked is asked of the kernel, in `Abilities::observe`.
         prctl::set_dumpable(false).ok();
+        ignore_file_size_signal();
         protection
     }
 
@@ -73,6 +75,14 @@ impl Protection {
             }
         }
     }
+}
+
+/// Makes a limit on the size of files an error of write(2): the journal then ends, and not the run. The agent gets the
+/// disposition that we were started with.
+#[expect(unsafe_code, reason = "a handler could be unsound; this is none")]
+fn ignore_file_size_signal() {
+    // SAFETY: ignoring a signal runs no code in a handler.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.ok();
 }
 
 /// What is so, whatever was asked for: facts for `sandtrace.run.started`.

@@ -104,6 +104,15 @@ impl Stderr {
         self.backlog.is_empty()
     }
 
+    /// Writes what waits, for `bound` at the longest, gives the rest up, and says how many bytes never got out.
+    pub fn finish(&mut self, bound: Duration) -> u64 {
+        self.flush(bound);
+        let lost = self.backlog.len();
+        self.backlog.clear();
+        self.count_dropped(lost);
+        self.dropped
+    }
+
     /// How many bytes never got out.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -4,15 +4,19 @@ use std::io;
 use std::time::Duration;
 
 use sandtrace_client::wire::{Body, RunFinished, Survivor, Telemetry as TelemetryCounts};
+use serde_json::Map;
 
 use super::prepare::{SuperviseError, system};
 use super::{STOP_SIGNALS, Supervisor};
 use crate::echo::Delivery;
 use crate::journal::Status;
 use crate::process::{Signalled, Signals};
+use crate::telemetry::Telemetry;
 
-/// What a flush has left once somebody asks again to stop, and what stderr has at the end.
+/// What is left for each part of the end once the patience is over, and for stderr in any case.
 const HASTE: Duration = Duration::from_millis(500);
+/// The signals it takes: the first asks, the second insists, the third leaves.
+const PATIENCE: u32 = 3;
 
 impl Supervisor {
     /// Says the verdict, flushes the telemetry, says the last line, and sees the host off.
@@ -21,6 +25,10 @@ impl Supervisor {
         flush_timeout: Duration,
         signals: &mut Signals,
     ) -> Result<(RunFinished, Delivery), SuperviseError> {
+        let mut patience = Patience {
+            signals,
+            stop_signals: self.stop_signals,
+        };
         let now = self.clock.now();
         let Some(verdict) = self.verdict.take() else {
             return Err(system("reach a verdict")(io::ErrorKind::Other.into()));
@@ -38,12 +46,10 @@ impl Supervisor {
                 killed: false,
             });
         }
-        let timeout = if self.in_haste {
-            flush_timeout.min(HASTE)
-        } else {
-            flush_timeout
-        };
-        let counts = self.flush(timeout, signals).await;
+        let before = self.telemetry.as_ref().map(Telemetry::counts);
+        let flushed = patience.bound(self.flush(flush_timeout)).await;
+        let counts = flushed.or(before).unwrap_or_default();
+        self.finish_stderr();
         let now = self.clock.now();
         let survivors = std::mem::take(&mut self.survivors).into_values().collect();
         let Some(finished) = self.session.run_finished(counts, survivors) else {
@@ -60,37 +66,58 @@ impl Supervisor {
             // The last line is written; a state that says `running` is corrected by whoever finds no such process.
             journal.write_state(&self.state).ok();
         }
-        self.stderr.flush(HASTE);
-        Ok((finished, self.transcript.finish(now).await))
+        let delivery = patience.bound(self.transcript.finish(now)).await;
+        Ok((finished, delivery.unwrap_or(Delivery::Stalled)))
     }
 
-    /// Exports what is left, for at most `timeout`; a further signal to stop cuts that short.
-    async fn flush(&mut self, timeout: Duration, signals: &mut Signals) -> TelemetryCounts {
+    /// Relays the last of the agent's stderr, and counts what its reader did not take.
+    fn finish_stderr(&mut self) {
+        let dropped = self.stderr.finish(HASTE);
+        if dropped > 0 {
+            let counts = Map::from_iter([("bytes".to_owned(), dropped.into())]);
+            let message = "whoever reads stderr did not take all that the agent wrote there";
+            let now = self.clock.now();
+            self.transcript
+                .warning(now, "stderr_dropped", message, counts);
+        }
+    }
+
+    async fn flush(&mut self, timeout: Duration) -> TelemetryCounts {
         let Some(telemetry) = self.telemetry.take() else {
             return TelemetryCounts::default();
         };
         let before = telemetry.counts();
-        // The exporter answers in time by itself; the outer bound is for the case that its threads are gone.
-        let mut answer = std::pin::pin!(tokio::time::timeout(
-            timeout + HASTE,
-            telemetry.shutdown(timeout)
-        ));
-        let told = tokio::select! {
-            told = &mut answer => told.ok(),
-            () = asked_to_stop(signals) => {
-                tokio::time::timeout(HASTE, answer).await.ok().and_then(Result::ok)
-            }
-        };
-        told.and_then(Result::ok).unwrap_or(before)
+        // The exporter answers in time by itself; this bound is for the case that its threads are gone.
+        let answer = tokio::time::timeout(timeout + HASTE, telemetry.shutdown(timeout)).await;
+        answer.ok().and_then(Result::ok).unwrap_or(before)
     }
 }
 
-async fn asked_to_stop(signals: &mut Signals) {
-    loop {
-        if let Signalled::Forward(signal) = signals.recv().await
-            && STOP_SIGNALS.contains(&signal)
-        {
-            return;
+/// That of whoever asks us to stop.
+struct Patience<'a> {
+    signals: &'a mut Signals,
+    stop_signals: u32,
+}
+
+impl Patience<'_> {
+    /// Lets `work` come to its end, or for [`HASTE`] once the patience is over.
+    async fn bound<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            done = &mut work => Some(done),
+            () = self.over() => tokio::time::timeout(HASTE, work).await.ok(),
+        }
+    }
+
+    async fn over(&mut self) {
+        while self.stop_signals < PATIENCE {
+            match self.signals.recv().await {
+                Signalled::Forward(signal) if STOP_SIGNALS.contains(&signal) => {
+                    self.stop_signals += 1
+                }
+                // There is no agent any more to pass it on to, and the dead are reaped by whoever comes after us.
+                Signalled::Forward(_) | Signalled::Child => {}
+            }
         }
     }
 }

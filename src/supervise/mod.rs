@@ -54,6 +54,8 @@ const HEARTBEAT_AFTER: Duration = Duration::from_secs(20);
 const BEAT: Duration = Duration::from_secs(1);
 /// How long KILL may take on the loop's own time.
 const KILL_BOUND: Duration = Duration::from_secs(1);
+/// What may still be read, room or not, once the agent is gone: all that its stdout can hold.
+const LEFTOVER: usize = 256 << 10;
 /// What asks a run to stop. Every other signal is the agent's business.
 const STOP_SIGNALS: [Signal; 4] = [
     Signal::SIGTERM,
@@ -154,7 +156,7 @@ pub async fn supervise(
         tree: Tree::new(),
         actions: VecDeque::new(),
         verdict: None,
-        in_haste: false,
+        stop_signals: 0,
         survivors: BTreeMap::new(),
         last_sample: None,
         last_resources: None,
@@ -209,8 +211,8 @@ struct Supervisor {
     tree: Tree,
     actions: VecDeque<Action>,
     verdict: Option<Box<AgentExited>>,
-    /// Somebody lost patience: the flush is cut short.
-    in_haste: bool,
+    /// How often somebody asked us to stop.
+    stop_signals: u32,
     /// What the agent left running, by pid, and whether we ended it.
     survivors: BTreeMap<u32, Survivor>,
     last_sample: Option<SandboxResources>,
@@ -333,12 +335,15 @@ impl Supervisor {
         let sampler = sample_interval.and_then(|interval| Sampler::start(interval, sender).ok());
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut leftover = LEFTOVER;
         while self.verdict.is_none() {
             let due = self
                 .session
                 .deadline()
                 .map(|uptime| tokio::time::Instant::from_std(self.clock.started + uptime));
-            let out_room = self.transcript.has_room_for(Stream::Stdout);
+            // A host that stands still must not cost what the agent wrote last: the drain's clock runs.
+            let is_leftover = self.agent.is_none() && leftover > 0;
+            let out_room = self.transcript.has_room_for(Stream::Stdout) || is_leftover;
             let err_room = self.transcript.has_room_for(Stream::Stderr);
             let happening = tokio::select! {
                 signal = signals.recv() => Happening::Signal(signal),
@@ -352,6 +357,9 @@ impl Supervisor {
             match happening {
                 Happening::Stdout(Ok(length)) if length > 0 => {
                     let chunk = &out_chunk[..length];
+                    if self.agent.is_none() {
+                        leftover = leftover.saturating_sub(length);
+                    }
                     self.transcript.raw(chunk);
                     // What arrives together gets one time: a clock per line would cost more than the line.
                     let now = self.clock.now();
@@ -539,7 +547,10 @@ impl Supervisor {
 
     fn signalled(&mut self, signal: Signal) {
         match signal {
-            stop if STOP_SIGNALS.contains(&stop) => self.take(Input::StopSignal(stop as i32)),
+            stop if STOP_SIGNALS.contains(&stop) => {
+                self.stop_signals += 1;
+                self.take(Input::StopSignal(stop as i32));
+            }
             Signal::SIGTSTP => {
                 // Stopped from the terminal: the agent first, unless the terminal has told it already; then we. Whoever
                 // continues us sends CONT, which is forwarded like any other signal.
@@ -583,11 +594,8 @@ impl Supervisor {
                     self.reap();
                 }
                 Action::KillTree => self.kill_tree(),
-                Action::Finish(verdict) => self.verdict = Some(verdict),
-                Action::Abort(verdict) => {
-                    self.verdict = Some(verdict);
-                    self.in_haste = true;
-                }
+                // Whose patience is over after an abort, `ending` knows by the number of signals.
+                Action::Finish(verdict) | Action::Abort(verdict) => self.verdict = Some(verdict),
             }
         }
         self.transcript.commit(self.clock.now());
