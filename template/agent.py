@@ -135,6 +135,8 @@ def options_for(args: argparse.Namespace) -> ClaudeAgentOptions:
         cwd=args.cwd,
         resume=args.resume,
         include_partial_messages=args.partial,
+        # Else a subagent's text, and with it its last call of the model, is not in the stream at all.
+        forward_subagent_text=True,
         max_buffer_size=MAX_LINE_BYTES,
         env=env,
     )

@@ -7,5 +7,6 @@
 mod export;
 mod isolated;
 mod process;
+mod real_agent;
 mod support;
 mod telemetry;

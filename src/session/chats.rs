@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use opentelemetry::trace::{SpanId, SpanKind};
 use opentelemetry::{Array, Key, StringValue, Value};
+use sandtrace_client::FailureKind;
 
 use super::api_error::ApiError;
 use super::id::SpanKey;
@@ -142,7 +143,9 @@ impl Session {
                 }
             }
         }
-        self.phases.first_token_ms.get_or_insert(millis(now.uptime));
+        if !synthetic {
+            self.phases.first_token_ms.get_or_insert(millis(now.uptime));
+        }
         if lane.is_none() && is_answer && !synthetic {
             self.remember_answer(&line.blocks);
         }
@@ -386,10 +389,15 @@ impl Session {
             status: retry.error_status,
             ..ApiError::default()
         };
+        let chat = self.chat_in(lane);
+        let mid_answer = chat.is_some_and(|chat| chat.detail == Detail::Events);
         let kind = match (retry.error_status, retry.error.as_deref()) {
-            (None, None | Some("unknown")) => "network".to_owned(),
-            _ => error.kind().0.to_string(),
-        };
+            // Without a status it was the network: it broke an answer off, or none came.
+            (None, None | Some("unknown")) if mid_answer => FailureKind::NetworkReset,
+            (None, None | Some("unknown")) => FailureKind::NetworkConnect,
+            _ => error.kind().0,
+        }
+        .to_string();
         let mut attributes = vec![(
             Key::from_static_str(key::ERROR_TYPE),
             Value::from(kind.clone()),

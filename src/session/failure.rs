@@ -26,6 +26,18 @@ pub enum Intent {
     Stop(i32),
 }
 
+impl Intent {
+    /// What a turn that it cut short failed by; `None` where no turn was.
+    pub(super) fn kind(self) -> Option<FailureKind> {
+        match self {
+            Self::Deadline(_) => Some(FailureKind::TimeoutDeadline),
+            Self::Idle(_) => Some(FailureKind::TimeoutIdle),
+            Self::Stop(_) => Some(FailureKind::CancelledHost),
+            Self::SessionIdle(_) => None,
+        }
+    }
+}
+
 /// Why the agent could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpawnFailure {

@@ -541,16 +541,20 @@ fn reads_as_denial(text: &str, is_error: bool) -> bool {
         "requires approval",
         "hook error",
     ];
-    // An interrupted call gets the same words, and then a correction.
-    let interrupted = text.contains("stopped while running");
-    is_error && !interrupted && WORDS.iter().any(|words| text.contains(words))
+    is_error && !was_stopped(text) && WORDS.iter().any(|words| text.contains(words))
+}
+
+/// A call that was stopped while it ran gets the words of a refusal, and then a correction.
+fn was_stopped(text: &str) -> bool {
+    text.contains("stopped while running")
 }
 
 /// Words by which it reports that a call was carried out and failed.
 fn reads_as_execution(text: &str) -> bool {
-    text.starts_with("Exit code")
-        || text.starts_with("<tool_use_error>")
-        || text.starts_with("Error:")
+    ["Exit code", "<tool_use_error>", "Error:"]
+        .iter()
+        .any(|words| text.starts_with(words))
+        || was_stopped(text)
 }
 
 /// `error.type` of a failed tool (DESIGN §6) and a message that quotes no output.
@@ -564,7 +568,7 @@ fn tool_failure(text: &str, denied: bool, interrupted: bool) -> (&'static str, &
         (value::TOOL_ERROR, "the command was killed (exit code 137)")
     } else if super::api_error::network_words(text).is_some() {
         (value::TOOL_NETWORK, "the call failed on the network")
-    } else if interrupted {
+    } else if interrupted || was_stopped(text) {
         (value::TOOL_ERROR, "the call was interrupted")
     } else {
         (value::TOOL_ERROR, "the tool reported an error")

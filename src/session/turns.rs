@@ -2,9 +2,10 @@
 
 use opentelemetry::Value;
 use opentelemetry::trace::{SpanId, SpanKind};
+use sandtrace_client::FailureKind;
 
 use super::exception::StderrTail;
-use super::failure::{LastResult, by_result};
+use super::failure::{Intent, LastResult, by_result};
 use super::id::SpanKey;
 use super::ledger::TurnCalls;
 use super::semconv::{key, span as span_name, value};
@@ -177,7 +178,15 @@ impl Session {
         let error_type = last
             .is_error
             .then(|| by_result(&last, self.result_error.as_ref(), &StderrTail::default()))
-            .map(|failure| (failure.kind.to_string(), failure.message));
+            .map(|failure| {
+                // An interrupt that followed from our own decision was nobody else's.
+                let ours = self.stop.intent().and_then(Intent::kind);
+                let kind = match (failure.kind, ours) {
+                    (FailureKind::CancelledUser, Some(ours)) => ours,
+                    (kind, _) => kind,
+                };
+                (kind.to_string(), failure.message)
+            });
         let orphaned = self.orphan_retries();
         if let Some(span) = self.tree.get_mut(turn.span_id) {
             for retry in orphaned {

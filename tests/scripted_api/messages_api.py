@@ -26,7 +26,7 @@ that lane's next step. The last step repeats for ever, so `[error]` is a persist
   pacing        "delay_ms" before the first byte, "event_ms" between events, "chunk" = characters in a delta
 
 `message_start` carries output_tokens 1 and only `message_delta` the true number, as the real API does.
-`--log FILE` gets one JSON line per request.
+`--log FILE` gets one JSON line per request, with the `usage` that the reply bills.
 """
 
 from __future__ import annotations
@@ -208,6 +208,7 @@ class Connection:
         server.note(kind="messages", n=server.count, lane=lane, model=body.get("model"), stream=body.get("stream"),
                     n_messages=len(body.get("messages", [])), tools=[t.get("name") for t in body.get("tools", [])],
                     retry_count=headers.get("x-stainless-retry-count"), traceparent=headers.get("traceparent"),
+                    usage=DEFAULT_USAGE | step.get("usage", {}) if "blocks" in step else None,
                     step={k: v for k, v in step.items() if k != "blocks"} |
                          {"blocks": [b.get("type") for b in step.get("blocks", [])]})
         await asyncio.sleep(step.get("delay_ms", 0) / 1000)

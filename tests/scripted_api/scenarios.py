@@ -125,8 +125,8 @@ scenario("parallel_tools", "three tool_use blocks in one assistant message", [
     reply(text("Running three things at once."),
           tool(BASH, command="sleep 1.0; echo one", description="first"),
           tool(BASH, command="sleep 0.2; echo two", description="second"),
-          tool("Read", file_path="{{CWD}}/seed.txt")),
-    say("All three finished.")])
+          tool("Read", file_path="{{CWD}}/seed.txt"), usage=usage(9, 1800, 0, 131)),
+    say("All three finished.", usage=usage(7, 210, 1800, 24))])
 
 scenario("tool_error", "a Bash call that exits 3, a Read of a missing file, and an unknown tool", [
     reply(tool(BASH, command="echo partial output; echo boom >&2; exit 3", description="fail")),
@@ -137,14 +137,16 @@ scenario("tool_error", "a Bash call that exits 3, a Read of a missing file, and 
 
 scenario("subagent", "Agent tool; the subagent runs Bash and Read, then reports", {
     "match:SUBAGENT-ALPHA": [
-        reply(text("Subagent looking around."), tool(BASH, command="ls; sleep 0.3", description="list")),
-        reply(think("Now read the seed file."), tool("Read", file_path="{{CWD}}/seed.txt")),
-        say("Subagent report: the seed file has one line.")],
+        reply(text("Subagent looking around."), tool(BASH, command="ls; sleep 0.3", description="list"),
+              usage=usage(3, 5000, 0, 41)),
+        reply(think("Now read the seed file."), tool("Read", file_path="{{CWD}}/seed.txt"),
+              usage=usage(5, 100, 5000, 52)),
+        say("Subagent report: the seed file has one line.", usage=usage(6, 80, 5100, 63))],
     "main": [
         reply(text("Delegating."), tool("Agent", description="Inspect the folder",
               prompt="SUBAGENT-ALPHA: inspect the folder and report", subagent_type="general-purpose",
-              run_in_background=False)),
-        say("The subagent says the seed file has one line.")]})
+              run_in_background=False), usage=usage(20, 3000, 0, 90)),
+        say("The subagent says the seed file has one line.", usage=usage(7, 150, 3000, 25))]})
 
 scenario("subagent_background", "Agent tool with run_in_background true", {
     "match:SUBAGENT-ALPHA": [
@@ -156,10 +158,11 @@ scenario("subagent_background", "Agent tool with run_in_background true", {
         say("I started a background agent and will wait for it."),
         say("The background agent finished.")]})
 
-scenario("thinking", "thinking block, then tool, then thinking and text", [
+scenario("thinking", "thinking block, then tool, then thinking and text, paced", [
     reply(think("The user wants the date. I should run the date command, carefully."),
-          text("Let me check."), tool(BASH, command="date -u +%Y", description="year")),
-    reply(think("Got it."), say("It is that year.")["blocks"][0])])
+          text("Let me check."), tool(BASH, command="date -u +%Y", description="year"),
+          usage=usage(10, 2000, 0, 77), delay_ms=200, event_ms=20),
+    reply(think("Got it."), text("It is that year."), usage=usage(4, 120, 2000, 33), delay_ms=300, event_ms=20)])
 
 scenario("partial_messages", "slow paced deltas for --include-partial-messages", [
     reply(think("Thinking slowly about the plan. " * 4), text("Streaming text arrives in small pieces. " * 8),
