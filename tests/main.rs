@@ -4,9 +4,17 @@
     reason = "a test may panic, its functions included"
 )]
 
+mod echo;
 mod export;
+mod host;
 mod isolated;
+mod journal;
 mod process;
 mod real_agent;
+mod recordings;
+mod run;
+mod stop;
+mod supervised;
 mod support;
 mod telemetry;
+mod twin;

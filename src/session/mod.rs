@@ -236,7 +236,7 @@ pub struct Session {
 impl Session {
     /// Starts a run: opens its span.
     pub fn new(config: SessionConfig, now: Now, effects: &mut Effects) -> Self {
-        let root = id::span_id(&config.run_id, SpanKey::Run, &[]);
+        let root = id::span_id(&config.run_id, SpanKey::Run, &[""]);
         let mut common = config.attributes.clone();
         common.push((
             Key::from_static_str(key::RUN_ID),
