@@ -69,7 +69,13 @@ impl Session {
                 }
                 self.current_span()
             }
-            SessionState::Idle | SessionState::Other => self.current_span(),
+            SessionState::Idle => {
+                // Nobody is waited for any more, and what began to run was no turn.
+                self.on_running(now, changes);
+                self.turn_gap = None;
+                self.current_span()
+            }
+            SessionState::Other => self.current_span(),
         }
     }
 

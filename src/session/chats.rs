@@ -72,7 +72,10 @@ impl Session {
                 chat.last_line = now.wall;
                 if let Some(usage) = usage {
                     chat.call.usage = merged(chat.call.usage, *usage);
-                    chat.call.output = Output::Exact;
+                    // The one that the CLI makes up for an answer cut short has the placeholder, and no reason.
+                    if stop_reason.is_some() {
+                        chat.call.output = Output::Exact;
+                    }
                 }
                 let span = chat.span_id;
                 self.set_finish_reason(span, stop_reason.as_deref());
@@ -292,6 +295,7 @@ impl Session {
             answer: None,
             retries: retry_count,
             broken: None,
+            booked: false,
         });
         self.counts.chats += 1;
         if let Some(turn) = self.turns.back_mut() {
@@ -320,7 +324,7 @@ impl Session {
             chat.broken.get_or_insert_with(|| value::OTHER.to_owned());
         }
         self.settle_chat(&chat);
-        if chat.call.model.is_some() {
+        if chat.call.model.is_some() && !chat.booked {
             self.ledger.book(&chat.call);
             if lane.is_none() {
                 self.turn_calls.book(&chat.call);
@@ -334,6 +338,20 @@ impl Session {
         };
         self.tree
             .close(chat.span_id, chat.last_line, closing, changes);
+    }
+
+    /// A result's figures hold every call whose blocks were shown, though no line has ended it yet.
+    pub(super) fn book_open_chats(&mut self) {
+        for lane in self.lanes.keys() {
+            let Some(chat) = self.chat_in(lane.as_deref()) else {
+                continue;
+            };
+            if chat.detail == Detail::Blocks && chat.call.model.is_some() && !chat.booked {
+                chat.booked = true;
+                let call = chat.call.clone();
+                self.ledger.book(&call);
+            }
+        }
     }
 
     /// Writes what is known of a call onto its span.

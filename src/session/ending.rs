@@ -57,7 +57,7 @@ impl Session {
             stderr: &self.stderr,
             agent_error: self.agent_error.as_deref(),
             saw_event: self.counts.events > 0,
-            turn_open: !self.turns.is_empty(),
+            turn_open: self.turns.iter().any(super::turns::Turn::awaits_result),
         };
         let (outcome, failure) = classify(&facts);
         self.exit = exit_of(&ending, self.stop.intent(), outcome);

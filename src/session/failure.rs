@@ -229,7 +229,8 @@ fn by_exit(facts: &Facts<'_>, code: i32) -> Option<Failure> {
     if code != 0 {
         return Some(by_exit_code(facts, code));
     }
-    if let Some(message) = facts.agent_error {
+    let answered = facts.result.is_some_and(|result| !result.is_error) && !facts.turn_open;
+    if let Some(message) = facts.agent_error.filter(|_| !answered) {
         return Some(
             verdict(
                 FailureKind::CrashException,

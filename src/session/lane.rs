@@ -67,6 +67,8 @@ pub(super) struct Chat {
     pub(super) retries: u64,
     /// What broke the stream, when a retry came in the middle of it.
     pub(super) broken: Option<String>,
+    /// The ledger has it: a result came before its end was known.
+    pub(super) booked: bool,
 }
 
 /// All lanes. `None` names the main thread, a tool call's id the subagent it started.

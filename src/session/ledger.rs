@@ -187,6 +187,10 @@ pub(super) struct Ledger {
     pending: Sum,
     pending_money: Money,
     pending_unknown: u64,
+    /// Models whose calls the stream showed since the last result.
+    pending_models: Vec<String>,
+    /// The session of the baseline.
+    session: Option<String>,
     /// Calls whose output tokens no result ever told.
     settled_unknown: u64,
     /// The largest input of one call so far: bounds what an unseen call can have added.
@@ -206,6 +210,11 @@ impl Ledger {
         }
         self.pending = self.pending.plus(sum);
         self.pending_money.add_call(call);
+        if let Some(model) = &call.model
+            && !self.pending_models.contains(model)
+        {
+            self.pending_models.push(model.clone());
+        }
         self.largest_call = self.largest_call.max(sum.input);
     }
 
@@ -219,7 +228,13 @@ impl Ledger {
         let models = Sum::of_models(&result.model_usage);
         let turn = result.usage.as_ref().map(Sum::of).unwrap_or_default();
         let seen = self.pending.max(turn);
-        let before = match (self.baseline, result.model_usage_delta.is_empty()) {
+        // Another session counts from its own start, unless it is a fork, which goes on from where it left.
+        let other =
+            result.session_id.is_some() && self.session.as_deref() != result.session_id.as_deref();
+        let known = self
+            .baseline
+            .filter(|_| !(other && self.is_fresh_session(result, models, seen)));
+        let before = match (known, result.model_usage_delta.is_empty()) {
             (Some(baseline), _) if models_grew(baseline, models, result) => Some(baseline),
             // A fork or a cleared session starts its figures again.
             (Some(_), _) => Some(Baseline::default()),
@@ -263,6 +278,12 @@ impl Ledger {
         self.pending = Sum::default();
         self.pending_money = Money::default();
         self.unseen_calls = 0;
+        self.pending_models.clear();
+        self.session = result
+            .session_id
+            .as_deref()
+            .map(str::to_owned)
+            .or(self.session.take());
         if result.total_cost_usd.is_some() || !result.model_usage.is_empty() {
             self.baseline = Some(Baseline {
                 models,
@@ -281,7 +302,19 @@ impl Ledger {
             .saturating_add(result.subagents_spawned.unwrap_or(0));
         // A later call of a lane carries the conversation so far, so it may be somewhat larger than any we saw.
         let allowance = unseen.saturating_mul(self.largest_call.saturating_mul(3) / 2);
-        result.model_usage.is_empty() || models.input <= seen.input.saturating_add(allowance)
+        // Claude Code's helpers (titles, fetched pages) call a small model of which the stream shows nothing.
+        let helpers: u64 = result
+            .model_usage
+            .iter()
+            .filter(|model| !self.pending_models.iter().any(|seen| *seen == model.model))
+            .map(|model| total_input(&model.usage))
+            .sum();
+        let shown = if self.pending_models.is_empty() {
+            models.input
+        } else {
+            models.input.saturating_sub(helpers)
+        };
+        result.model_usage.is_empty() || shown <= seen.input.saturating_add(allowance)
     }
 
     /// Tokens of the run so far.

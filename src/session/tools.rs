@@ -78,7 +78,7 @@ impl Tools {
     }
 
     /// Keeps the busy clock in step with [`Self::any_awaited`].
-    fn clock(&mut self, uptime: Duration) {
+    pub(super) fn clock(&mut self, uptime: Duration) {
         match (self.any_awaited(), self.busy_since) {
             (true, None) => self.busy_since = Some(uptime),
             (false, Some(since)) => {

@@ -28,6 +28,17 @@ pub(super) struct Turn {
     /// The next turn began before this one's result came.
     superseded: Option<UnixNanos>,
     answer: Option<String>,
+    /// The session that its `init` named.
+    session: Option<String>,
+    /// A result came after its last line: nothing of it is known to be missing.
+    answered: bool,
+}
+
+impl Turn {
+    /// It began, and its result is still to come.
+    pub(super) fn awaits_result(&self) -> bool {
+        (self.initialised || self.active) && !self.answered
+    }
 }
 
 /// A compaction in progress, or over and waiting for the line with its numbers.
@@ -40,7 +51,8 @@ pub(super) struct Compaction {
 impl Session {
     /// The turn in progress, opened if there is none.
     pub(super) fn ensure_turn(&mut self, now: Now, changes: &mut SpanChanges) -> SpanId {
-        if let Some(turn) = self.turns.back() {
+        if let Some(turn) = self.turns.back_mut() {
+            turn.answered = false;
             return turn.span_id;
         }
         self.open_turn(now, changes)
@@ -76,6 +88,8 @@ impl Session {
             active: false,
             superseded: None,
             answer: None,
+            session: None,
+            answered: false,
         });
         self.touch_lane(None, start);
         span_id
@@ -111,8 +125,10 @@ impl Session {
         } else {
             self.ensure_turn(now, changes)
         };
+        let session = self.conversation.clone();
         if let Some(turn) = self.turns.back_mut() {
             turn.initialised = true;
+            turn.session = session;
         }
         span
     }
@@ -126,6 +142,7 @@ impl Session {
         let span_id = turn.span_id;
         self.close_chat(None, Closing::Finished, changes);
         self.close_below(now.wall, span_id, changes);
+        self.tools.clock(now.uptime);
     }
 
     pub(super) fn on_start(
@@ -164,13 +181,18 @@ impl Session {
         }
         self.ensure_turn(now, changes);
         self.phases.result_ms = Some(millis(now.uptime));
+        self.drop_turns_of_dead_sessions(now, result.session_id.as_deref(), changes);
         let Some(turn) = self.turns.pop_front() else {
             return self.root;
         };
+        for later in &mut self.turns {
+            later.answered = true;
+        }
         if turn.superseded.is_none() {
             self.complete_last_chat(result);
             self.close_chat(None, Closing::Finished, changes);
         }
+        self.book_open_chats();
         let cost = self.ledger.settle(result);
         self.turn_calls = TurnCalls::default();
         let last = last_result(result);
@@ -212,9 +234,32 @@ impl Session {
         self.last_result = Some(last);
         let end = turn.superseded.unwrap_or(now.wall);
         self.close_below(end, turn.span_id, changes);
+        self.tools.clock(now.uptime);
         self.tree
             .close(turn.span_id, end, Closing::Finished, changes);
         turn.span_id
+    }
+
+    /// A result of a later session says that what an earlier one still owed will not come.
+    fn drop_turns_of_dead_sessions(
+        &mut self,
+        now: Now,
+        session: Option<&str>,
+        changes: &mut SpanChanges,
+    ) {
+        let of_session = |turn: &Turn| session.is_some() && turn.session.as_deref() == session;
+        if !self.turns.iter().any(of_session) {
+            return;
+        }
+        while self.turns.front().is_some_and(|turn| !of_session(turn)) {
+            let Some(turn) = self.turns.pop_front() else {
+                return;
+            };
+            let end = turn.superseded.unwrap_or(now.wall);
+            self.close_below(end, turn.span_id, changes);
+            self.tree
+                .close(turn.span_id, end, Closing::Abandoned, changes);
+        }
     }
 
     /// `result.usage` has the true output of the turn, and so of its last chat if the others' are known.
@@ -245,6 +290,7 @@ impl Session {
             span.fail(value::OTHER, "the agent reported an error");
         }
         self.close_below(now.wall, turn.span_id, changes);
+        self.tools.clock(now.uptime);
         self.tree
             .close(turn.span_id, now.wall, Closing::Finished, changes);
         turn.span_id
