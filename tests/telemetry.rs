@@ -70,6 +70,7 @@ fn span(name: impl Into<Cow<'static, str>>, text: &str) -> FinishedSpan {
         status: SpanStatus::Unset,
         attributes: vec![("text".into(), text.to_owned().into())],
         events: Vec::new(),
+        dropped_events: 0,
     }
 }
 

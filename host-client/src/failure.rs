@@ -178,7 +178,8 @@ impl fmt::Display for FailureKind {
 /// One fact that a verdict rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Where the fact was seen: `intent`, `result`, `wait_status`, `stderr`, `spawn`, `stream`.
+    /// Where the fact was seen: `intent`, `result` (its fields), `wait_status`, `spawn`; or in somebody's words:
+    /// `message` (the CLI's, in the result), `stderr`, `stream` (an error event of the agent).
     pub source: String,
     /// The fact, in words a person can read.
     pub fact: String,

@@ -221,6 +221,9 @@ pub enum Outcome {
     Failure,
     /// Somebody stopped it on purpose.
     Cancelled,
+    /// A word of a newer supervisor.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Outcome {
@@ -231,6 +234,7 @@ impl Outcome {
             Self::Success => "success",
             Self::Failure => "failure",
             Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -302,7 +306,8 @@ pub struct Usage {
 pub struct Cost {
     /// US dollars.
     pub usd: f64,
-    /// `agent` (reported by Claude Code), `table@DATE` (our price table), or `agent+table@DATE`.
+    /// `agent` (reported by Claude Code), `table@DATE` (our price table), or `agent+table@DATE`; with `+incomplete` where
+    /// calls were made whose cost nobody knows.
     pub source: String,
 }
 

@@ -3,7 +3,7 @@
 //! A line is told by its `type`, a `system` line further by its `subtype`. This is also where the names of all events
 //! come from: the other dialects are this one with members renamed or dropped.
 
-use super::decode::{Members, Top, note};
+use super::decode::{Members, Top, note, note_on};
 use super::event::{AgentEvent, ApiRetry, ApprovalDecision, ApprovalRequest, Decision};
 use super::json::fields;
 use super::{message, result, system};
@@ -51,7 +51,7 @@ fields! {
 /// `parent_tool_use_id` is the call that started it.
 fn tool_progress<'a>(top: &Top<'a>) -> AgentEvent<'a> {
     if !top.subagent_retry.is_object() {
-        return note(top.kind.text_or_empty());
+        return note_on(top.kind.text_or_empty(), top.parent_tool_use_id.text());
     }
     let retry: SubagentRetry<'_> = top.subagent_retry.fields();
     AgentEvent::ApiRetry(ApiRetry {

@@ -75,7 +75,15 @@ fn is_ours(kind: Json<'_>) -> bool {
 
 /// A line of a known kind that changes no span.
 pub(super) fn note(kind: Text<'_>) -> AgentEvent<'_> {
-    AgentEvent::Note { kind }
+    AgentEvent::Note {
+        kind,
+        tool_use_id: None,
+    }
+}
+
+/// A note about a call.
+pub(super) fn note_on<'a>(kind: Text<'a>, tool_use_id: Option<Text<'a>>) -> AgentEvent<'a> {
+    AgentEvent::Note { kind, tool_use_id }
 }
 
 fields! {

@@ -52,7 +52,11 @@ pub enum AgentEvent<'a> {
     /// The boilerplate's `complete`: says whether the script thinks it succeeded.
     Complete { success: bool },
     /// A known type that changes no span: `thinking_tokens`, `task_progress`, a heartbeat, `informational`, …
-    Note { kind: Text<'a> },
+    Note {
+        kind: Text<'a>,
+        /// The call it speaks of.
+        tool_use_id: Option<Text<'a>>,
+    },
 }
 
 /// See [`AgentEvent::Init`].
@@ -311,6 +315,7 @@ pub struct Hook<'a> {
     /// For instance `PreToolUse:Bash`.
     pub hook_name: Option<Text<'a>>,
     pub hook_event: Option<Text<'a>>,
+    pub session_id: Option<Text<'a>>,
     pub exit_code: Option<i64>,
     pub outcome: Option<Text<'a>>,
 }

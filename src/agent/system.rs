@@ -3,7 +3,7 @@
 //! New subtypes appear with every release of the CLI. One that is not named here changes no span and is a
 //! [`AgentEvent::Note`].
 
-use super::decode::note;
+use super::decode::{note, note_on};
 use super::event::{
     AgentEvent, ApiRetry, CompactBoundary, Hook, Init, SessionState, Status, TaskEnded,
     TaskStarted, Text,
@@ -91,6 +91,7 @@ pub(super) fn event(object: Json<'_>) -> Option<AgentEvent<'_>> {
         "permission_denied" => AgentEvent::PermissionDenied {
             tool_use_id: system.tool_use_id.text_or_empty(),
         },
+        "task_progress" => note_on(subtype, system.tool_use_id.text()),
         _ => note(subtype),
     })
 }
@@ -186,6 +187,7 @@ fn hook<'a>(system: &System<'a>) -> Hook<'a> {
         hook_id: system.hook_id.text_or_empty(),
         hook_name: system.hook_name.text(),
         hook_event: system.hook_event.text(),
+        session_id: system.session_id.text(),
         exit_code: system.exit_code.signed(),
         outcome: system.outcome.text(),
     }

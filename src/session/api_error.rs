@@ -32,7 +32,11 @@ impl ApiError {
             .or_else(|| self.by_text())
             .or_else(|| self.by_status())
             .or_else(|| self.by_class())
-            .unwrap_or((FailureKind::ApiServerError, 0.4))
+            .unwrap_or(match self.terminal_reason.as_deref() {
+                Some("api_error") => (FailureKind::ApiServerError, 0.4),
+                // A stop hook, a limit we do not know: nothing here speaks of the API.
+                _ => (FailureKind::Unknown, 0.3),
+            })
     }
 
     /// Fields that can mean only one thing.
@@ -350,7 +354,7 @@ mod tests {
                 K::ApiMaxOutput,
             ),
             (row("server_error", "", "", 0, ""), K::ApiServerError),
-            (row("", "", "", 0, ""), K::ApiServerError),
+            (row("", "", "", 0, ""), K::Unknown),
         ];
         for (error, expected) in table {
             assert_eq!(error.kind().0, expected, "{error:?}");

@@ -14,7 +14,7 @@ use opentelemetry::trace::{SpanId, SpanKind};
 use super::id::SpanKey;
 use super::semconv::{key, span as span_name};
 use super::tree::{Closing, Draft, SpanChanges};
-use super::{Session, int, millis};
+use super::{Session, clipped, int, millis};
 use crate::agent::event::{ApprovalDecision, ApprovalRequest, Decision, SessionState};
 use crate::time::{Now, UnixNanos};
 
@@ -102,7 +102,8 @@ impl Session {
         }
     }
 
-    fn on_running(&mut self, now: Now, changes: &mut SpanChanges) {
+    /// Ends every wait that the session's state began.
+    pub(super) fn on_running(&mut self, now: Now, changes: &mut SpanChanges) {
         for approval in self
             .approvals
             .open
@@ -111,9 +112,22 @@ impl Session {
         {
             approval.ended.get_or_insert(now.wall);
         }
-        let Some(since) = self.approvals.unassigned.take() else {
-            return;
-        };
+        if let Some((since, span_id)) = self.open_unassigned_wait(changes) {
+            if let Some(span) = self.tree.get_mut(span_id) {
+                span.set(key::APPROVAL_DECISION, "unknown");
+                span.set(key::APPROVAL_WAIT_MS, millis(now.wall.since(since)));
+            }
+            self.tree
+                .close(span_id, now.wall, Closing::Finished, changes);
+        }
+    }
+
+    /// Gives a wait that no single tool explains its span, which is known to be one only once it is over, or the run is.
+    pub(super) fn open_unassigned_wait(
+        &mut self,
+        changes: &mut SpanChanges,
+    ) -> Option<(UnixNanos, SpanId)> {
+        let since = self.approvals.unassigned.take()?;
         self.approvals.ordinal += 1;
         let ordinal = self.approvals.ordinal.to_string();
         let turn = self.turns.back().map_or(0, |turn| turn.ordinal).to_string();
@@ -124,16 +138,10 @@ impl Session {
             name: span_name::APPROVAL.into(),
             kind: SpanKind::Internal,
             start: since,
-            attributes: vec![
-                (key::APPROVAL_DECISION, "unknown".into()),
-                (key::APPROVAL_SOURCE, "session_state".into()),
-                (key::APPROVAL_WAIT_MS, millis(now.wall.since(since)).into()),
-            ],
+            attributes: vec![(key::APPROVAL_SOURCE, "session_state".into())],
         };
-        if self.tree.open(draft, changes).is_some() {
-            self.tree
-                .close(span_id, now.wall, Closing::Finished, changes);
-        }
+        self.tree.open(draft, changes)?;
+        Some((since, span_id))
     }
 
     pub(super) fn on_approval_request(
@@ -151,7 +159,7 @@ impl Session {
             .requests
             .insert(request.id.to_string(), key.clone());
         let since = self.approvals.unassigned.take().unwrap_or(now.wall);
-        let name = request.tool_name.as_deref().unwrap_or("tool").to_owned();
+        let name = clipped(request.tool_name.as_deref().unwrap_or("tool")).to_owned();
         let span = self.open_approval(since, &key, &name, true, changes);
         if let Some(approval) = self.approvals.open.get_mut(&key) {
             approval.exact = true;
@@ -189,7 +197,7 @@ impl Session {
             now,
             &key,
             Some(answer.decision),
-            Some(answer.by.as_deref().unwrap_or("human")),
+            Some(answer.by.as_deref().map_or("human", clipped)),
             changes,
         );
         span_id

@@ -9,7 +9,7 @@ use sandtrace_client::FailureKind;
 use super::api_error::ApiError;
 use super::id::SpanKey;
 use super::lane::{Chat, Detail};
-use super::ledger::{Call, Output, table_source, total_input};
+use super::ledger::{Call, Output, Thread, table_source, total_input};
 use super::semconv::{event, key, span as span_name, value};
 use super::span::SpanEvent;
 use super::tree::{Closing, Draft, SpanChanges};
@@ -197,18 +197,16 @@ impl Session {
             terminal_reason: None,
             text: text.unwrap_or_default(),
         };
+        let synthetic = line.model.as_deref() == Some(SYNTHETIC_MODEL);
+        let kind = error.kind().0;
+        let first_line = error.text.lines().next().unwrap_or_default();
+        let message = self.words_for_span(&kind, first_line);
         if let Some(span) = self.tree.get_mut(chat_span) {
-            span.set(key::SYNTHETIC, true);
+            if synthetic {
+                span.set(key::SYNTHETIC, true);
+            }
             span.set_opt(key::HTTP_STATUS, line.api_error_status.map(i64::from));
-            let message: String = error
-                .text
-                .lines()
-                .next()
-                .unwrap_or("the request failed")
-                .chars()
-                .take(200)
-                .collect();
-            span.fail(error.kind().0.to_string(), message);
+            span.fail(kind.to_string(), message);
         }
         if lane.is_none() {
             self.api_error = Some(error);
@@ -244,6 +242,10 @@ impl Session {
             (key::GEN_AI_OPERATION, Value::from(span_name::CHAT)),
             (key::GEN_AI_PROVIDER, Value::from(value::ANTHROPIC)),
         ];
+        attributes.extend(
+            self.lane_agent(lane)
+                .map(|name| (key::GEN_AI_AGENT_NAME, name.into())),
+        );
         attributes.extend(
             named
                 .clone()
@@ -298,9 +300,7 @@ impl Session {
             booked: false,
         });
         self.counts.chats += 1;
-        if let Some(turn) = self.turns.back_mut() {
-            turn.active = true;
-        }
+        self.mark_active(lane);
         span_id
     }
 
@@ -325,7 +325,7 @@ impl Session {
         }
         self.settle_chat(&chat);
         if chat.call.model.is_some() && !chat.booked {
-            self.ledger.book(&chat.call);
+            self.ledger.book(&chat.call, Thread::of(lane));
             if lane.is_none() {
                 self.turn_calls.book(&chat.call);
             }
@@ -349,7 +349,7 @@ impl Session {
             if chat.detail == Detail::Blocks && chat.call.model.is_some() && !chat.booked {
                 chat.booked = true;
                 let call = chat.call.clone();
-                self.ledger.book(&call);
+                self.ledger.book(&call, Thread::of(lane.as_deref()));
             }
         }
     }
@@ -393,15 +393,11 @@ impl Session {
         }
     }
 
-    pub(super) fn on_retry(
-        &mut self,
-        now: Now,
-        retry: &ApiRetry<'_>,
-        changes: &mut SpanChanges,
-    ) -> SpanId {
+    pub(super) fn on_retry(&mut self, now: Now, retry: &ApiRetry<'_>) -> SpanId {
         let lane = retry.parent_tool_use_id.as_deref();
         self.counts.retries += 1;
-        let parent = self.lane_parent(now, lane, changes);
+        // A straggler after the last result begins no turn.
+        let parent = self.lane_span(lane);
         let error = ApiError {
             error: retry.error.as_deref().map(str::to_owned),
             status: retry.error_status,
@@ -535,7 +531,9 @@ impl Session {
 
     /// The moment that bounds the next request of a lane.
     pub(super) fn touch_lane(&mut self, lane: Option<&str>, at: UnixNanos) {
-        self.lanes.get(lane, at).touch(at);
+        if let Some(lane) = self.lanes.existing(lane) {
+            lane.touch(at);
+        }
     }
 
     /// Without stream events a chat's output is unknown, but the last one of a turn can be told from the turn's total if

@@ -1,6 +1,7 @@
 //! The end of a run: the verdict, the spans still open, and the sums.
 
 use opentelemetry::{Array, StringValue, Value};
+use sandtrace_client::failure::{Evidence, Failure};
 use sandtrace_client::wire::{AgentExited, Exit, Outcome, RunFinished, Survivor, Telemetry};
 
 use super::failure::{Ending, Facts, Intent, SpawnFailure, classify};
@@ -28,11 +29,15 @@ impl Session {
         }
         let verdict = self.reach_verdict();
         self.verdict = Some(verdict.clone());
-        self.phases.tools_ms = self.tools.busy_ms(now.uptime);
-        self.close_all(now, effects);
+        self.phases.tools_ms = self.tools.busy_ms(self.exit_uptime.unwrap_or(now.uptime));
+        self.close_all(effects);
         self.describe_run(&verdict);
         self.tree
-            .close(self.root, now.wall, Closing::Finished, &mut effects.spans);
+            .close(self.root, self.ended, Closing::Finished, &mut effects.spans);
+        // Lines of the drain come after the exit, and the run's span holds theirs.
+        if let Some(root) = effects.spans.closed.last() {
+            self.ended = root.end;
+        }
         verdict
     }
 
@@ -43,11 +48,10 @@ impl Session {
                 message: message.clone(),
             },
             (None, Some(termination)) => Ending::Terminated(termination),
-            // The agent is still there, and the supervisor leaves: after a third signal, or because KILL has no effect.
-            (None, None) => Ending::Terminated(Termination::Signaled {
+            // The supervisor leaves, after a third signal or because KILL has no effect.
+            (None, None) => Ending::StillRunning {
                 signal: self.stop.last_signal().unwrap_or(nix::libc::SIGKILL),
-                core_dumped: false,
-            }),
+            },
         };
         let facts = Facts {
             intent: self.stop.intent(),
@@ -68,7 +72,7 @@ impl Session {
         }
     }
 
-    fn close_all(&mut self, now: Now, effects: &mut Effects) {
+    fn close_all(&mut self, effects: &mut Effects) {
         let changes = &mut effects.spans;
         let retries = self.orphan_retries();
         let turn = self.current_span();
@@ -82,7 +86,8 @@ impl Session {
             self.close_chat(lane.as_deref(), Closing::Abandoned, changes);
         }
         self.settle_approvals(&below, changes);
-        self.tree.abandon_all(now.wall, changes);
+        self.open_unassigned_wait(changes);
+        self.tree.abandon_all(self.ended, changes);
     }
 
     /// The run's span carries the verdict and the sums.
@@ -91,6 +96,16 @@ impl Session {
         let cost = self.ledger.cost();
         let (phases, peaks, counts) = (self.phases, self.peaks, self.counts);
         let ratio = self.cache_hit_ratio();
+        let (message, evidence) = verdict
+            .failure
+            .as_ref()
+            .map(|failure| {
+                (
+                    self.words_for_span(&failure.kind, &failure.message),
+                    self.evidence_for_span(failure),
+                )
+            })
+            .unwrap_or_default();
         let Some(span) = self.tree.get_mut(self.root) else {
             return;
         };
@@ -107,16 +122,12 @@ impl Session {
                 failure.kind.reason().map(str::to_owned),
             );
             span.set(key::FAILURE_CONFIDENCE, failure.confidence);
-            let facts: Vec<StringValue> = failure
-                .evidence
-                .iter()
-                .map(|item| format!("{}: {}", item.source, item.fact).into())
-                .collect();
+            let facts = evidence;
             span.set(key::FAILURE_EVIDENCE, Value::Array(Array::String(facts)));
             // A cancelled run did what it was told; that is no error of the agent.
             if verdict.outcome == Outcome::Failure {
                 span.status = SpanStatus::Error {
-                    message: failure.message.clone().into(),
+                    message: message.into(),
                 };
             }
         }
@@ -150,6 +161,18 @@ impl Session {
             span.set(key::PEAK_CPU, peaks.cpu_utilization_max);
             span.set(key::PEAK_MEMORY, int(peaks.memory_used_bytes_max));
         }
+    }
+
+    /// Evidence that quotes somebody goes to a backend only as far as `--capture` allows; on the wire it is whole.
+    fn evidence_for_span(&self, failure: &Failure) -> Vec<StringValue> {
+        let clip = |item: &Evidence| match item.source.as_str() {
+            "message" | "stderr" | "stream" => self.config.capture.clip(&item.fact),
+            _ => Some(item.fact.clone()),
+        };
+        let facts = failure.evidence.iter();
+        facts
+            .filter_map(|item| Some(format!("{}: {}", item.source, clip(item)?).into()))
+            .collect()
     }
 
     #[expect(
@@ -195,21 +218,19 @@ impl Session {
 
 /// The wait status, and the code that the supervisor exits with (DESIGN §3).
 fn exit_of(ending: &Ending, intent: Option<Intent>, outcome: Outcome) -> Option<Exit> {
-    let Ending::Terminated(termination) = ending else {
-        let Ending::NotSpawned { failure, .. } = ending else {
-            return None;
-        };
-        let code = match failure {
-            SpawnFailure::NotFound => 127,
-            SpawnFailure::NotExecutable => 126,
-            SpawnFailure::Failed => 125,
-        };
-        return Some(Exit {
-            code: None,
-            signal: None,
-            core_dumped: false,
-            reported_code: code,
-        });
+    let termination = match ending {
+        Ending::Terminated(termination) => termination,
+        Ending::StillRunning { signal } => {
+            let reported_code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+            return Some(no_status(reported_code));
+        }
+        Ending::NotSpawned { failure, .. } => {
+            return Some(no_status(match failure {
+                SpawnFailure::NotFound => 127,
+                SpawnFailure::NotExecutable => 126,
+                SpawnFailure::Failed => 125,
+            }));
+        }
     };
     let own = match *termination {
         Termination::Exited(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
@@ -238,4 +259,14 @@ fn exit_of(ending: &Ending, intent: Option<Intent>, outcome: Outcome) -> Option<
             reported_code,
         },
     })
+}
+
+/// There is no wait status: the agent never ran, or runs still.
+fn no_status(reported_code: u8) -> Exit {
+    Exit {
+        code: None,
+        signal: None,
+        core_dumped: false,
+        reported_code,
+    }
 }

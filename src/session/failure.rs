@@ -55,6 +55,10 @@ pub(super) enum Ending {
         message: String,
     },
     Terminated(Termination),
+    /// The supervisor leaves while the agent is still there; the signal is the last that asked for it.
+    StillRunning {
+        signal: i32,
+    },
 }
 
 /// The last `result` of the stream.
@@ -92,6 +96,14 @@ pub(super) fn classify(facts: &Facts<'_>) -> (Outcome, Option<Failure>) {
         .or_else(|| by_intent(facts))
         .unwrap_or_else(|| match facts.ending {
             Ending::NotSpawned { .. } => None,
+            Ending::StillRunning { .. } => Some(
+                verdict(
+                    FailureKind::Unknown,
+                    0.3,
+                    "The agent did not end.".to_owned(),
+                )
+                .because("wait_status", ending_fact(facts.ending)),
+            ),
             Ending::Terminated(Termination::Signaled {
                 signal,
                 core_dumped,
@@ -176,9 +188,12 @@ fn by_intent(facts: &Facts<'_>) -> Option<Option<Failure>> {
             ),
         ),
     };
-    Some(Some(
-        failure.because("wait_status", ending_fact(facts.ending)),
-    ))
+    // Who did not end has no wait status.
+    let source = match facts.ending {
+        Ending::StillRunning { .. } => "intent",
+        Ending::NotSpawned { .. } | Ending::Terminated(_) => "wait_status",
+    };
+    Some(Some(failure.because(source, ending_fact(facts.ending))))
 }
 
 fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Failure {
@@ -293,7 +308,7 @@ pub(super) fn by_result(
             0.95,
             "The session to resume does not exist.".to_owned(),
         )
-        .because("result", clip(text));
+        .because("message", clip(text));
     }
     let mut error = api_error.cloned().unwrap_or_default();
     error.status = error.status.or(result.api_error_status);
@@ -309,7 +324,7 @@ pub(super) fn by_result(
             format!("The turn failed while it ran: {}", sentence(text)),
         )
         .because("result", subtype)
-        .because("result", clip(text));
+        .because("message", clip(text));
     }
     let (kind, confidence) = error.kind();
     let alternative = match kind {
@@ -328,7 +343,7 @@ pub(super) fn by_result(
         .because_some("result", error.api_error.as_deref(), "api_error")
         .because_some("result", error.error.as_deref(), "error")
         .because_some("result", error.stop_reason.as_deref(), "stop_reason")
-        .because("result", clip(text));
+        .because("message", clip(text));
     match alternative {
         Some((kind, confidence)) => failure.or(kind, confidence),
         None => failure,
@@ -482,6 +497,7 @@ fn process_error_code(text: &str) -> Option<i32> {
 fn ending_fact(ending: &Ending) -> String {
     match ending {
         Ending::NotSpawned { message, .. } => message.clone(),
+        Ending::StillRunning { .. } => "the agent had not ended".to_owned(),
         Ending::Terminated(Termination::Exited(code)) => format!("exit code {code}"),
         Ending::Terminated(Termination::Signaled { signal, .. }) => {
             format!("ended by {}", signal_name(*signal))

@@ -101,6 +101,11 @@ impl Lanes {
         }
     }
 
+    /// Forgets the lanes of subagents that are over.
+    pub(super) fn retain(&mut self, is_open: impl Fn(&str) -> bool) {
+        self.subagents.retain(|id, _| is_open(id));
+    }
+
     pub(super) fn remove(&mut self, key: &str) -> Option<Lane> {
         self.subagents.remove(key)
     }

@@ -20,6 +20,23 @@ pub(super) struct Call {
     pub(super) output: Output,
 }
 
+/// Which thread of the conversation made a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Thread {
+    Main,
+    Subagent,
+}
+
+impl Thread {
+    /// The thread of a lane.
+    pub(super) fn of(lane: Option<&str>) -> Self {
+        match lane {
+            None => Self::Main,
+            Some(_) => Self::Subagent,
+        }
+    }
+}
+
 /// What is known of a call's output tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Output {
@@ -170,6 +187,25 @@ impl Money {
     }
 }
 
+/// One model, none, or several.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum OneModel {
+    #[default]
+    None,
+    One(String),
+    Several,
+}
+
+impl OneModel {
+    fn note(&mut self, model: Option<&str>) {
+        *self = match (std::mem::take(self), model) {
+            (Self::None, Some(model)) => Self::One(model.to_owned()),
+            (Self::One(known), Some(model)) if known == model => Self::One(known),
+            _ => Self::Several,
+        };
+    }
+}
+
 /// The cumulative figures of the session at the last result.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Baseline {
@@ -187,6 +223,12 @@ pub(super) struct Ledger {
     pending: Sum,
     pending_money: Money,
     pending_unknown: u64,
+    pending_unknown_subagents: u64,
+    pending_subagents_money: Money,
+    /// The models of the main thread's calls since the last result.
+    main_models: OneModel,
+    /// The command said that the session is older than the run.
+    resumed: bool,
     /// Models whose calls the stream showed since the last result.
     pending_models: Vec<String>,
     /// The session of the baseline.
@@ -201,12 +243,27 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// The books of a run that begins a session, or goes on with one.
+    pub(super) fn new(resumed: bool) -> Self {
+        Self {
+            resumed,
+            ..Self::default()
+        }
+    }
+
     /// Books a finished chat.
-    pub(super) fn book(&mut self, call: &Call) {
+    pub(super) fn book(&mut self, call: &Call, thread: Thread) {
         let mut sum = Sum::of(&call.usage);
         if call.output == Output::Placeholder {
             sum.output = 0;
             self.pending_unknown += 1;
+            if thread == Thread::Subagent {
+                self.pending_unknown_subagents += 1;
+            }
+        }
+        match thread {
+            Thread::Main => self.main_models.note(call.model.as_deref()),
+            Thread::Subagent => self.pending_subagents_money.add_call(call),
         }
         self.pending = self.pending.plus(sum);
         self.pending_money.add_call(call);
@@ -263,17 +320,24 @@ impl Ledger {
             (Some(before), Some(total)) => {
                 money.add_agent((total - before.usd.unwrap_or(0.0)).max(0.0))
             }
-            _ => money = self.pending_money,
+            _ => money = self.by_table(result.usage.as_ref()),
         }
         let tokens = match before {
             Some(before) if !result.model_usage.is_empty() => models.minus(before.models),
             _ => seen,
         };
         self.settled = self.settled.plus(tokens);
-        if before.is_none() && result.usage.is_none() {
-            self.settled_unknown += self.pending_unknown;
+        if before.is_none() {
+            // The turn's own usage has the main thread's output and no subagent's.
+            self.settled_unknown += match result.usage {
+                Some(_) => self.pending_unknown_subagents,
+                None => self.pending_unknown,
+            };
         }
         self.pending_unknown = 0;
+        self.pending_unknown_subagents = 0;
+        self.pending_subagents_money = Money::default();
+        self.main_models = OneModel::None;
         self.settled_money.add(money);
         self.pending = Sum::default();
         self.pending_money = Money::default();
@@ -293,10 +357,27 @@ impl Ledger {
         money.cost()
     }
 
+    /// The turn by the price table: its own usage is exact, and if one model made all of it, so is its price.
+    fn by_table(&self, turn: Option<&Usage>) -> Money {
+        let (Some(usage), OneModel::One(model)) = (turn, &self.main_models) else {
+            return self.pending_money;
+        };
+        let mut money = self.pending_subagents_money;
+        money.add_call(&Call {
+            model: Some(model.clone()),
+            usage: *usage,
+            output: Output::Exact,
+        });
+        money
+    }
+
     /// Whether the session began with this process: its figures are no larger than what this process saw, give or take
     /// the calls that the stream never shows. Without figures per model there is nothing to compare, and the total is
     /// taken as it stands.
     fn is_fresh_session(&self, result: &ResultMessage<'_>, models: Sum, seen: Sum) -> bool {
+        if self.resumed && self.baseline.is_none() {
+            return false;
+        }
         let unseen = self
             .unseen_calls
             .saturating_add(result.subagents_spawned.unwrap_or(0));
@@ -404,7 +485,7 @@ mod tests {
             (1, 0.014_192, 0.003_548),
         ] {
             for _ in 0..turn {
-                ledger.book(&call(Output::Placeholder));
+                ledger.book(&call(Output::Placeholder), Thread::Main);
             }
             let session = (total / 0.003_548_f64).round() as u64;
             assert_eq!(
@@ -420,11 +501,11 @@ mod tests {
     #[test]
     fn a_resumed_session_is_not_billed_for_its_past() {
         let mut ledger = Ledger::default();
-        ledger.book(&call(Output::Exact));
+        ledger.book(&call(Output::Exact), Thread::Main);
         let cost = ledger.settle(&result(1, 10, 0.035_48));
         assert_eq!(usd(cost), (0.003_548, table_source()));
         assert_eq!(ledger.usage().input_tokens, 4312);
-        ledger.book(&call(Output::Placeholder));
+        ledger.book(&call(Output::Placeholder), Thread::Main);
         assert_eq!(
             usd(ledger.settle(&result(1, 11, 0.039_028))),
             (0.003_548, "agent".to_owned())
@@ -439,7 +520,7 @@ mod tests {
     fn a_subagents_unseen_last_call_does_not_make_the_session_look_resumed() {
         let mut ledger = Ledger::default();
         for _ in 0..4 {
-            ledger.book(&call(Output::Placeholder));
+            ledger.book(&call(Output::Placeholder), Thread::Main);
         }
         ledger.note_unseen_call();
         assert_eq!(
@@ -452,9 +533,9 @@ mod tests {
     #[test]
     fn a_run_that_dies_before_its_result_is_priced_by_the_table() {
         let mut ledger = Ledger::default();
-        ledger.book(&call(Output::Exact));
+        ledger.book(&call(Output::Exact), Thread::Main);
         assert_eq!(usd(ledger.cost()), (0.003_548, table_source()));
-        ledger.book(&call(Output::Placeholder));
+        ledger.book(&call(Output::Placeholder), Thread::Main);
         assert_eq!(
             usd(ledger.cost()),
             (0.003_548, format!("{}+incomplete", table_source()))
@@ -464,11 +545,14 @@ mod tests {
     #[test]
     fn an_unknown_model_has_no_cost() {
         let mut ledger = Ledger::default();
-        ledger.book(&Call {
-            model: Some("claude-next-9".to_owned()),
-            usage: CALL,
-            output: Output::Exact,
-        });
+        ledger.book(
+            &Call {
+                model: Some("claude-next-9".to_owned()),
+                usage: CALL,
+                output: Output::Exact,
+            },
+            Thread::Main,
+        );
         assert_eq!(ledger.cost(), None);
         assert_eq!(ledger.usage().input_tokens, 4312);
     }
@@ -476,12 +560,12 @@ mod tests {
     #[test]
     fn a_session_that_starts_again_starts_its_figures_again() {
         let mut ledger = Ledger::default();
-        ledger.book(&call(Output::Placeholder));
+        ledger.book(&call(Output::Placeholder), Thread::Main);
         ledger.settle(&result(1, 1, 0.003_548));
-        ledger.book(&call(Output::Placeholder));
-        ledger.book(&call(Output::Placeholder));
+        ledger.book(&call(Output::Placeholder), Thread::Main);
+        ledger.book(&call(Output::Placeholder), Thread::Main);
         ledger.settle(&result(2, 2, 0.007_096));
-        ledger.book(&call(Output::Placeholder));
+        ledger.book(&call(Output::Placeholder), Thread::Main);
         assert_eq!(
             usd(ledger.settle(&result(1, 1, 0.003_548))),
             (0.003_548, "agent".to_owned())
@@ -491,7 +575,7 @@ mod tests {
     #[test]
     fn a_result_without_a_cost_is_priced_by_the_table() {
         let mut ledger = Ledger::default();
-        ledger.book(&call(Output::Exact));
+        ledger.book(&call(Output::Exact), Thread::Main);
         let bare = ResultMessage {
             usage: Some(CALL),
             ..ResultMessage::default()

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use opentelemetry::Key;
 use opentelemetry::trace::SpanId;
+use sandtrace_client::FailureKind;
 use sandtrace_client::wire::{AgentExited, Counts, Exit, Phases, ResourcePeaks, SandboxResources};
 
 pub use self::failure::{Intent, SpawnFailure};
@@ -101,6 +102,8 @@ pub struct SessionConfig {
     pub survivors: Option<SurvivorPolicy>,
     /// The executable's file name.
     pub executable: String,
+    /// The command says that it goes on with an earlier session, whose cost is not this run's.
+    pub resumed: bool,
 }
 
 /// One thing that happened.
@@ -230,6 +233,7 @@ pub struct Session {
     verdict: Option<AgentExited>,
     started: UnixNanos,
     ended: UnixNanos,
+    exit_uptime: Option<Duration>,
     last_life: Duration,
 }
 
@@ -267,6 +271,7 @@ impl Session {
                 config.grace,
                 config.survivors,
             ),
+            ledger: Ledger::new(config.resumed),
             config,
             root,
             tree,
@@ -275,7 +280,6 @@ impl Session {
             lanes: Lanes::default(),
             tools: Tools::default(),
             approvals: Approvals::default(),
-            ledger: Ledger::default(),
             stderr: StderrTail::default(),
             model: None,
             last_result: None,
@@ -295,6 +299,7 @@ impl Session {
             verdict: None,
             started: now.wall,
             ended: now.wall,
+            exit_uptime: None,
             last_life: now.uptime,
         }
     }
@@ -346,6 +351,7 @@ impl Session {
             Input::Exited(termination) => {
                 self.phases.exit_ms = Some(millis(now.uptime));
                 self.ended = now.wall;
+                self.exit_uptime = Some(now.uptime);
                 self.stop
                     .exited(now.uptime, termination, &mut effects.actions);
             }
@@ -443,7 +449,7 @@ impl Session {
             AgentEvent::CompactBoundary(boundary) => {
                 self.on_compact_boundary(now, boundary, changes)
             }
-            AgentEvent::ApiRetry(retry) => self.on_retry(now, retry, changes),
+            AgentEvent::ApiRetry(retry) => self.on_retry(now, retry),
             AgentEvent::SessionState(state) => self.on_session_state(now, *state, changes),
             AgentEvent::TaskStarted(task) => self.on_task_started(now, task, changes),
             AgentEvent::TaskEnded(task) => self.on_task_ended(now, task, changes),
@@ -464,8 +470,16 @@ impl Session {
                 self.agent_error = Some(message.chars().take(1000).collect());
                 self.current_span()
             }
-            AgentEvent::Note { .. } => self.current_span(),
+            AgentEvent::Note { tool_use_id, .. } => self.lane_span(tool_use_id.as_deref()),
         }
+    }
+
+    /// Words for a span's status: what the agent or the CLI said, as far as `--capture` allows, else the kind alone.
+    fn words_for_span(&self, kind: &FailureKind, words: &str) -> String {
+        self.config
+            .capture
+            .clip(words)
+            .unwrap_or_else(|| kind.to_string())
     }
 
     /// The turn in progress, else the run.
@@ -481,6 +495,15 @@ impl Session {
 /// Milliseconds with fractions.
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+/// A word that somebody else chose, as far as a name may go.
+fn clipped(text: &str) -> &str {
+    let end = text
+        .char_indices()
+        .nth(128)
+        .map_or(text.len(), |(end, _)| end);
+    &text[..end]
 }
 
 /// Counts on the wire are integers of 64 bits with a sign, as OTLP's are.

@@ -61,4 +61,6 @@ pub struct FinishedSpan {
     pub status: SpanStatus,
     pub attributes: Vec<Attribute>,
     pub events: Vec<SpanEvent>,
+    /// Events beyond the limit of the OpenTelemetry SDK.
+    pub dropped_events: u32,
 }

@@ -10,7 +10,7 @@ use opentelemetry::trace::{SpanId, SpanKind};
 use super::id::SpanKey;
 use super::semconv::{key, span as span_name, value};
 use super::tree::{Closing, Draft, SpanChanges};
-use super::{Capture, Session, int, millis};
+use super::{Capture, Session, clipped, int, millis};
 use crate::agent::event::{Decision, TaskEnded, TaskStarted, ToolResult, ToolUse, User};
 use crate::time::{Now, UnixNanos};
 
@@ -28,6 +28,8 @@ pub(super) struct OpenTool {
 #[derive(Debug)]
 struct Subagent {
     span_id: SpanId,
+    /// Its type, which names it on the spans of its lane.
+    name: String,
     background: bool,
 }
 
@@ -128,10 +130,14 @@ impl Session {
         };
         let mut attributes: Vec<(&'static str, Value)> = vec![
             (key::GEN_AI_OPERATION, span_name::EXECUTE_TOOL.into()),
-            (key::GEN_AI_TOOL_NAME, tool.name.to_string().into()),
+            (key::GEN_AI_TOOL_NAME, clipped(&tool.name).to_owned().into()),
             (key::GEN_AI_TOOL_TYPE, kind.into()),
             (key::TOOL_INPUT_BYTES, int(tool.input.len() as u64).into()),
         ];
+        attributes.extend(
+            self.lane_agent(lane)
+                .map(|name| (key::GEN_AI_AGENT_NAME, name.into())),
+        );
         if !tool.id.is_empty() {
             attributes.push((key::GEN_AI_TOOL_CALL_ID, call_id.clone().into()));
         }
@@ -144,7 +150,7 @@ impl Session {
                     .map(|input| (key::GEN_AI_TOOL_ARGUMENTS, input.into())),
             );
         }
-        let name = format!("{} {}", span_name::EXECUTE_TOOL, tool.name);
+        let name = format!("{} {}", span_name::EXECUTE_TOOL, clipped(&tool.name));
         let draft = Draft {
             span_id,
             parent,
@@ -155,14 +161,12 @@ impl Session {
         };
         self.tree.open(draft, changes)?;
         self.counts.tools += 1;
-        if let Some(turn) = self.turns.back_mut() {
-            turn.active = true;
-        }
+        self.mark_active(lane);
         self.tools.open.insert(
             call_id.clone(),
             OpenTool {
                 span_id,
-                name: tool.name.to_string(),
+                name: clipped(&tool.name).to_owned(),
                 lane: lane.map(str::to_owned),
                 background: false,
                 denied: false,
@@ -199,10 +203,10 @@ impl Session {
                 self.close_tool(now, &id, result, changes);
             }
         }
-        let parent = if user.results.is_empty() {
-            self.lane_parent(now, lane, changes)
-        } else {
-            self.lane_span(lane)
+        // A user's line opens a subagent, whose prompt it is, but no turn: one may straggle in after the last result.
+        let parent = match lane {
+            Some(_) if user.results.is_empty() => self.lane_parent(now, lane, changes),
+            _ => self.lane_span(lane),
         };
         if let (Some(lane), Some(text)) = (lane, &user.text) {
             self.preview_prompt(lane, text);
@@ -380,7 +384,8 @@ impl Session {
             .span_of(tool_use_id)
             .unwrap_or_else(|| self.current_span());
         let span_id = self.id(SpanKey::Subagent, &[tool_use_id]);
-        let kind = subagent_type.unwrap_or("subagent");
+        // The model chose the word, so it is as long as the model likes.
+        let kind = clipped(subagent_type.unwrap_or("subagent"));
         let mut attributes: Vec<(&'static str, Value)> = vec![
             (key::GEN_AI_OPERATION, span_name::INVOKE_AGENT.into()),
             (key::GEN_AI_AGENT_NAME, kind.to_owned().into()),
@@ -405,10 +410,11 @@ impl Session {
             tool_use_id.to_owned(),
             Subagent {
                 span_id,
+                name: kind.to_owned(),
                 background: false,
             },
         );
-        self.touch_lane(Some(tool_use_id), now.wall);
+        self.lanes.get(Some(tool_use_id), now.wall).touch(now.wall);
         Some(span_id)
     }
 
@@ -429,8 +435,17 @@ impl Session {
         let span_id = subagent.span_id;
         self.close_below(now.wall, span_id, changes);
         self.close_chat(Some(tool_use_id), Closing::Finished, changes);
-        self.lanes.remove(tool_use_id);
+        let retries = self
+            .lanes
+            .remove(tool_use_id)
+            .map(|mut lane| lane.take_retries());
         self.tools.subagents.remove(tool_use_id);
+        if let Some(span) = self.tree.get_mut(span_id) {
+            retries
+                .into_iter()
+                .flatten()
+                .for_each(|retry| span.event(retry));
+        }
         self.ledger.note_unseen_call();
         if let Some(span) = self.tree.get_mut(span_id) {
             span.set_opt(key::SUBAGENT_STATUS, status.map(str::to_owned));
@@ -483,6 +498,7 @@ impl Session {
             }
             open
         });
+        lanes.retain(|id| tools.subagents.contains_key(id));
         let (open, subagents) = (&tools.open, &tools.subagents);
         tools
             .tasks
@@ -501,8 +517,21 @@ impl Session {
             None => self.ensure_turn(now, changes),
             Some(tool_use_id) => {
                 let opened = self.open_subagent(now, tool_use_id, None, None, changes);
-                opened.unwrap_or_else(|| self.current_span())
+                // Late lines of a subagent that is over belong to the call that started it, while that is open.
+                opened.unwrap_or_else(|| self.lane_span(lane))
             }
+        }
+    }
+
+    /// The agent's name in a subagent's lane; the main thread's is common to all spans.
+    pub(super) fn lane_agent(&self, lane: Option<&str>) -> Option<String> {
+        Some(self.tools.subagents.get(lane?)?.name.clone())
+    }
+
+    /// A call or a tool of the main thread makes the turn one that owes a result.
+    pub(super) fn mark_active(&mut self, lane: Option<&str>) {
+        if let (None, Some(turn)) = (lane, self.turns.back_mut()) {
+            turn.active = true;
         }
     }
 
@@ -557,16 +586,34 @@ fn reads_as_execution(text: &str) -> bool {
         || was_stopped(text)
 }
 
+/// Words of resolvers and sockets; a file that is called "certificate" is none of them.
+fn reads_as_network(text: &str) -> bool {
+    const WORDS: [&str; 11] = [
+        "ECONNREFUSED",
+        "ECONNRESET",
+        "EAI_AGAIN",
+        "ENOTFOUND",
+        "EHOSTUNREACH",
+        "ENETUNREACH",
+        "Connection refused",
+        "Connection reset by peer",
+        "Could not resolve host",
+        "Temporary failure in name resolution",
+        "Network is unreachable",
+    ];
+    WORDS.iter().any(|words| text.contains(words))
+}
+
 /// `error.type` of a failed tool (DESIGN §6) and a message that quotes no output.
 fn tool_failure(text: &str, denied: bool, interrupted: bool) -> (&'static str, &'static str) {
     if denied {
         (value::TOOL_DENIED, "the call was denied")
-    } else if text.contains("timed out") {
+    } else if text.contains("Command timed out") || text.contains("ETIMEDOUT") {
         (value::TOOL_TIMEOUT, "the call timed out")
     } else if text.starts_with("Exit code 137") {
         // Exit code 137 alone proves no OOM (DESIGN §1); the kernel's evidence decides that elsewhere.
         (value::TOOL_ERROR, "the command was killed (exit code 137)")
-    } else if super::api_error::network_words(text).is_some() {
+    } else if reads_as_network(text) {
         (value::TOOL_NETWORK, "the call failed on the network")
     } else if interrupted || was_stopped(text) {
         (value::TOOL_ERROR, "the call was interrupted")

@@ -48,6 +48,7 @@ pub(super) struct OpenSpan {
     pub(super) status: SpanStatus,
     pub(super) attributes: Vec<Attribute>,
     pub(super) events: Vec<SpanEvent>,
+    dropped_events: u32,
     attachment: Attachment,
     /// The latest end of a child that was awaited.
     children_end: UnixNanos,
@@ -77,6 +78,8 @@ impl OpenSpan {
     pub(super) fn event(&mut self, event: SpanEvent) {
         if self.events.len() < MAX_EVENTS {
             self.events.push(event);
+        } else {
+            self.dropped_events = self.dropped_events.saturating_add(1);
         }
     }
 
@@ -178,6 +181,7 @@ impl SpanTree {
             status: SpanStatus::Unset,
             attributes: Vec::new(),
             events: Vec::new(),
+            dropped_events: 0,
             attachment: Attachment::Awaited,
             children_end: start,
         };
@@ -213,6 +217,7 @@ impl SpanTree {
                 .map(|(key, value)| (Key::from_static_str(key), value))
                 .collect(),
             events: Vec::new(),
+            dropped_events: 0,
             attachment: Attachment::Awaited,
             children_end: start,
         };
@@ -297,6 +302,7 @@ impl SpanTree {
             status: span.status,
             attributes: span.attributes,
             events: span.events,
+            dropped_events: span.dropped_events,
         });
     }
 

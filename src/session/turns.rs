@@ -11,7 +11,7 @@ use super::ledger::TurnCalls;
 use super::semconv::{key, span as span_name, value};
 use super::span::SpanEvent;
 use super::tree::{Closing, Draft, SpanChanges};
-use super::{Session, int, millis};
+use super::{Session, clipped, int, millis};
 use crate::agent::event::{Block, CompactBoundary, Hook, Init, ResultMessage, Status};
 use crate::time::{Now, UnixNanos};
 
@@ -193,7 +193,12 @@ impl Session {
             self.close_chat(None, Closing::Finished, changes);
         }
         self.book_open_chats();
-        let cost = self.ledger.settle(result);
+        self.on_running(now, changes);
+        // The first of two results that come together has the cost of both.
+        let cost = self
+            .ledger
+            .settle(result)
+            .filter(|cost| cost.usd > 0.0 || !turn.active);
         self.turn_calls = TurnCalls::default();
         let last = last_result(result);
         self.result_error = self.api_error.take();
@@ -207,7 +212,8 @@ impl Session {
                     (FailureKind::CancelledUser, Some(ours)) => ours,
                     (kind, _) => kind,
                 };
-                (kind.to_string(), failure.message)
+                let message = self.words_for_span(&kind, &failure.message);
+                (kind.to_string(), message)
             });
         let orphaned = self.orphan_retries();
         if let Some(span) = self.tree.get_mut(turn.span_id) {
@@ -304,9 +310,12 @@ impl Session {
     ) -> SpanId {
         match status.status.as_deref() {
             Some("requesting") => {
-                let span = self.ensure_turn(now, changes);
+                // Without a turn, the next one began now.
+                if self.turns.is_empty() {
+                    self.stop_turn_gap(now);
+                }
                 self.on_requesting(now, changes);
-                span
+                self.current_span()
             }
             Some("compacting") => {
                 self.open_compaction(now, status.uuid.as_deref(), now.wall, changes)
@@ -361,7 +370,10 @@ impl Session {
         if status.compact_result.as_deref() != Some("success") {
             if let Some(span) = self.tree.get_mut(span_id) {
                 let reason = status.compact_error.as_deref().unwrap_or("no reason given");
-                span.fail(value::OTHER, format!("compaction failed: {reason}"));
+                span.fail(
+                    value::OTHER,
+                    format!("compaction failed: {}", clipped(reason)),
+                );
             }
             self.finish_compaction(now.wall, changes);
         }
@@ -407,6 +419,10 @@ impl Session {
         hook: &Hook<'_>,
         changes: &mut SpanChanges,
     ) -> SpanId {
+        // Its span closes before the first `init` could tell.
+        if let Some(session) = &hook.session_id {
+            self.learn_conversation(session);
+        }
         // Hooks of a session's start come before its first `init`; those of its end after the last result.
         let begins = matches!(
             hook.hook_event.as_deref(),
@@ -418,7 +434,7 @@ impl Session {
             self.current_span()
         };
         let span_id = self.id(SpanKey::Hook, &[&hook.hook_id]);
-        let event = hook.hook_event.as_deref().unwrap_or("unknown");
+        let event = clipped(hook.hook_event.as_deref().unwrap_or("unknown"));
         let mut attributes: Vec<(&'static str, Value)> =
             vec![(key::HOOK_EVENT, event.to_owned().into())];
         attributes.extend(

@@ -219,6 +219,7 @@ fn session_config(
         grace: config.grace,
         survivors: config.survivors,
         executable: executable_name(&config.command),
+        resumed: false,
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) struct TraceFacts {
 /// Translates one span; the attributes move.
 pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
     let mut events = SpanEvents::default();
+    events.dropped_count = span.dropped_events;
     events.events = span.events.into_iter().map(event).collect();
     SpanData {
         span_context: SpanContext::new(
@@ -138,6 +139,7 @@ mod tests {
                 time: UnixNanos(1_500),
                 attributes,
             }],
+            dropped_events: 3,
         }
     }
 

@@ -4,6 +4,7 @@
 mod behaviour;
 mod properties;
 mod recordings;
+mod sessions;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -45,6 +46,7 @@ fn config() -> SessionConfig {
         grace: Duration::from_secs(10),
         survivors: None,
         executable: "python3".to_owned(),
+        resumed: false,
     }
 }
 

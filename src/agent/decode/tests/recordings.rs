@@ -87,7 +87,7 @@ fn outline(decoded: &Decoded<'_>) -> String {
         AgentEvent::ApiRetry(retry) => say(&(retry.attempt, retry.error_status)),
         AgentEvent::TaskStarted(task) => say(&(&task.tool_use_id, &task.subagent_type)),
         AgentEvent::TaskEnded(task) => say(&(&task.tool_use_id, &task.status)),
-        AgentEvent::Note { kind } => say(kind),
+        AgentEvent::Note { kind, .. } => say(kind),
         _ => {}
     }
     words.join(" ")

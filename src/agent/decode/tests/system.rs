@@ -185,9 +185,14 @@ fn tool_progress_is_a_retry_only_in_a_subagent() {
             error: text("server_error"),
         })
     );
-    is_note(
-        r#"{"type":"tool_progress","tool_use_id":"toolu_1-heartbeat-0","parent_tool_use_id":"toolu_1","elapsed_time_seconds":30,"heartbeat":true}"#,
-        "tool_progress",
+    assert_eq!(
+        event(
+            r#"{"type":"tool_progress","tool_use_id":"toolu_1-heartbeat-0","parent_tool_use_id":"toolu_1","elapsed_time_seconds":30,"heartbeat":true}"#
+        ),
+        AgentEvent::Note {
+            kind: "tool_progress".into(),
+            tool_use_id: text("toolu_1"),
+        }
     );
 }
 
