@@ -24,6 +24,7 @@ pub mod price;
 pub mod semconv;
 pub mod span;
 mod stop;
+mod subagents;
 mod tools;
 mod tree;
 mod turns;
