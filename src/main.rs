@@ -32,7 +32,7 @@ fn run(mut stdout: File, protection: Protection) -> anyhow::Result<u8> {
     let settings = Settings::merge(
         environment.clone(),
         SETTINGS_FILE,
-        std::fs::read(SETTINGS_FILE),
+        cli::read_settings(SETTINGS_FILE),
     );
     match cli::parse(std::env::args_os(), settings) {
         Ok(Command::Run(config)) => run_agent(*config, environment, stdout, protection),

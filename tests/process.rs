@@ -206,9 +206,21 @@ isolated! {
         assert_eq!(await_end(pid).termination, Termination::Exited(0));
     }
 
-    fn the_agent_has_files_0_1_and_2_and_no_other() {
-        // Without close-on-exec, as a careless library or a careless parent opens it.
-        let _leaky = dup(std::io::stdin()).unwrap();
+    fn the_agent_has_files_0_1_and_2_and_what_we_were_given() {
+        // Without close-on-exec, as a shell opens the pipe of a process substitution.
+        let given = dup(std::io::stdin()).unwrap();
+        // Cargo may have left us its own.
+        let mut expected = vec!["0".to_owned(), "1".to_owned(), "2".to_owned()];
+        for fd in 3..1024 {
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = flags.map(|flags| i32::from_str_radix(flags.trim(), 8).unwrap());
+            if flags.is_some_and(|flags| flags & OFlag::O_CLOEXEC.bits() == 0) {
+                expected.push(fd.to_string());
+            }
+        }
+        expected.sort();
+        assert!(expected.contains(&given.as_raw_fd().to_string()));
         let agent = spawn(&command(["sleep", "300"])).unwrap();
         let file = |fd: &str| fs::metadata(format!("/proc/{}/fd/{fd}", agent.pid)).unwrap().ino();
         let mut files: Vec<String> = fs::read_dir(format!("/proc/{}/fd", agent.pid))
@@ -216,7 +228,7 @@ isolated! {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         files.sort();
-        assert_eq!(files, ["0", "1", "2"]);
+        assert_eq!(files, expected);
         assert_eq!(file("0"), fs::metadata("/proc/self/fd/0").unwrap().ino());
         assert_ne!(file("1"), file("2"));
 
@@ -379,6 +391,32 @@ isolated! {
         drop(directory);
         assert_eq!(sweep.survivors, []);
         assert_ne!(sweep.reaped, []);
+    }
+
+    fn a_sweep_spares_who_was_there_before() {
+        let mut foreign = std::process::Command::new("sh")
+            .args(["-c", "sleep 300 & sleep 300 & wait"])
+            .spawn()
+            .unwrap();
+        poll("the foreign family", || {
+            (Tree::new().descendants().unwrap().len() == 3).then_some(())
+        });
+        let tree = Tree::from_now();
+        assert_eq!(tree.descendants().unwrap(), []);
+        let agent = spawn(&sh("setsid sleep 300 & wait")).unwrap();
+        poll("the agent's family", || {
+            (tree.descendants().unwrap().len() == 2).then_some(())
+        });
+        let started = Instant::now();
+        let sweep = tree.sweep_kill(Duration::from_secs(20));
+        assert!(started.elapsed() < Duration::from_secs(10));
+        assert_eq!(sweep.survivors, []);
+        assert!(sweep.reaped.iter().any(|reaped| reaped.pid == agent.pid));
+        assert_eq!(foreign.try_wait().unwrap(), None);
+        let left = Tree::new().descendants().unwrap();
+        assert_eq!(left.len(), 3);
+        assert!(left.iter().all(|process| process.state == State::Alive));
+        assert_eq!(Tree::new().sweep_kill(Duration::from_secs(10)).survivors, []);
     }
 
     fn a_sweep_without_a_tree_is_over_at_once() {

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::supervised::{agent, poll, python, sh};
+use crate::supervised::{Running, Supervised, agent, poll, python, sh, skipped};
 
 #[test]
 fn exit_codes_are_mirrored() {
@@ -342,4 +344,153 @@ fn a_backend_that_is_gone_or_silent_costs_the_flush_and_no_more() {
         );
         run.assert_sound();
     }
+}
+
+#[test]
+fn the_agent_has_the_files_it_would_have_alone() {
+    // Bash keeps files of its own open in places, hence the numbers.
+    let script = r#"exec 7</dev/null 9>"$DIR/given"; exec "$@""#;
+    let list =
+        "import json, os; os.write(9, json.dumps(sorted(os.listdir('/proc/self/fd'))).encode())";
+    let files = |supervised: bool| {
+        // Whatever the supervisor may open is in use.
+        let case = sh("")
+            .env("OTEL_EXPORTERS", "otlp,console")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", script, "bash"]);
+        if supervised {
+            command.arg(env!("CARGO_BIN_EXE_sandtrace"));
+            command
+                .args(["run", "--journal"])
+                .arg(case.directory().join("journal"));
+            command.args(["--flush-timeout", "100ms", "--"]);
+        }
+        command.args(["python3", "-c", list]);
+        let run = case.start_as(command).wait();
+        assert_eq!(run.code(), 0, "{}", run.errors());
+        fs::read_to_string(run.directory().join("given")).unwrap()
+    };
+    let alone = files(false);
+    assert!(
+        alone.contains("\"7\"") && alone.contains("\"9\""),
+        "{alone}"
+    );
+    assert_eq!(files(true), alone);
+}
+
+#[test]
+fn a_process_substitution_works_as_it_does_alone() {
+    let script = r#"exec "$0" run --journal "$DIR/journal" --echo raw -- cat <(echo hi)"#;
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_sandtrace")]);
+    let run = sh("").start_as(command).wait();
+    assert_eq!(run.code(), 0, "{}", run.errors());
+    assert_eq!(run.stdout, b"hi\n");
+}
+
+#[test]
+fn telemetry_meant_for_another_exporter_is_a_warning_and_no_more() {
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTERS", "langfuse"),
+    ] {
+        let run = sh("exit 4")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")
+            .env(name, value)
+            .run();
+        assert_eq!(run.code(), 4);
+        let transcript = run.transcript();
+        assert_eq!(transcript.warnings(), ["destination_unsupported"]);
+        let message = transcript.line("sandtrace.warning").json["data"]["message"].clone();
+        assert!(message.as_str().unwrap().contains(name), "{message}");
+        run.assert_sound();
+    }
+    for value in ["thrift", "otlp,zipkin"] {
+        let name = match value {
+            "thrift" => "OTEL_EXPORTER_OTLP_PROTOCOL",
+            _ => "OTEL_EXPORTERS",
+        };
+        let run = sh("exit 4")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")
+            .env(name, value)
+            .run();
+        assert_eq!(run.code(), 125);
+        assert_one_sentence(&run.errors());
+    }
+}
+
+#[test]
+fn a_slow_host_gets_all_that_the_agent_wrote_last() {
+    // More than our ring and the usual pipe hold, so the agent is gone while much of it still sits in the pipe.
+    let last_words = "
+import fcntl, os
+fcntl.fcntl(1, 1031, 1 << 20)
+left = 9_300_000
+while left:
+    left -= os.write(1, bytes(min(left, 1 << 16)))
+";
+    let many_lines = "
+for number in range(8100):
+    print('{\"a\":\"%s\"}' % ('x' * 1014))
+";
+    let raw = |case: Supervised| case.option("--echo", "raw").unread();
+    let runs = [
+        raw(python(last_words)).start(),
+        raw(sh("head -c 8600000 /dev/zero")).start(),
+        python(many_lines).without_journal().unread().start(),
+    ];
+    thread::sleep(Duration::from_secs(4));
+    let [words, zeros, lines] = runs.map(Running::wait);
+    assert_eq!(words.stdout.len(), 9_300_000);
+    assert_eq!(zeros.stdout.len(), 8_600_000);
+    assert_eq!(lines.transcript().agent_lines().len(), 8100);
+    lines.transcript().assert_whole();
+}
+
+#[test]
+fn a_slow_reader_of_stderr_without_another_copy_loses_nothing() {
+    for mode in ["raw", "none"] {
+        let run = sh("head -c 2000000 /dev/zero >&2")
+            .option("--echo", mode)
+            .without_journal()
+            .unread_stderr()
+            .start();
+        thread::sleep(Duration::from_millis(1500));
+        let run = run.wait();
+        assert_eq!(run.code(), 0);
+        assert_eq!(run.stderr.len(), 2_000_000, "{mode}");
+        // As fast as a pipe, not a piece a second.
+        assert!(run.took < Duration::from_secs(8), "{:?}", run.took);
+    }
+}
+
+#[test]
+fn without_a_thread_the_run_ends_orderly() {
+    // A limit on processes counts those of a user, so it takes one who has no others and is not root.
+    let limited = |echo: &str| {
+        let case = sh("true").in_directory("/");
+        let script = r#"ulimit -u 1; exec "$0" run --journal off --echo "$1" --verbose -- true"#;
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=60123", "--clear-groups", "bash", "-c", script]);
+        command.args([env!("CARGO_BIN_EXE_sandtrace"), echo]);
+        case.start_as(command).wait()
+    };
+    let run = limited("none");
+    if !run.errors().contains("sandtrace:") {
+        skipped(format_args!("no other user to be: {}", run.errors()));
+        return;
+    }
+    // No export, and then no agent either: that there is no process to be had is the run's own misfortune.
+    assert_eq!(run.code(), 125);
+    assert!(
+        run.errors().contains("cannot start a process"),
+        "{}",
+        run.errors()
+    );
+    assert!(!run.errors().contains("panicked"), "{}", run.errors());
+    let run = limited("enriched");
+    assert_eq!(run.code(), 125);
+    assert_eq!(run.stdout, b"");
+    assert_one_sentence(&run.errors());
 }

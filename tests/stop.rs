@@ -323,3 +323,74 @@ fn a_stopped_agent_still_takes_a_request_to_stop() {
     assert_eq!(run.transcript().verdict(), "cancelled.host");
     run.assert_sound();
 }
+
+#[test]
+fn who_was_there_before_the_run_is_none_of_its_business() {
+    let supervisor = env!("CARGO_BIN_EXE_sandtrace");
+    let script = r#"sleep 987 </dev/null >/dev/null 2>&1 &
+        echo $! > daemon
+        exec "$0" run --journal "$DIR/journal" --deadline 300ms -- sh -c 'trap "" TERM; sleep 300'"#;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, supervisor]);
+    let run = sh("").start_as(command).wait();
+    assert_eq!(run.code(), 124);
+    let transcript = run.transcript();
+    assert_eq!(transcript.finished()["survivors"], json!([]));
+    let foreign = run.daemon();
+    assert_eq!(Vec::from_iter(run.processes()), [foreign]);
+    kill(Pid::from_raw(foreign), Signal::SIGKILL).unwrap();
+    run.assert_nothing_left();
+}
+
+/// Types Ctrl-C on a terminal where the agent runs in the foreground, and exits as the supervisor does.
+const TYPIST: &str = r#"
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(os.environ['BIN'], ['sandtrace', 'run', '--journal', 'off', '--', 'python3', '-c', os.environ['AGENT']])
+seen = b''
+while b'"ready"' not in seen:
+    seen += os.read(terminal, 4096)
+os.write(terminal, b'\x03')
+try:
+    while os.read(terminal, 4096):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+/// Exits with 40 and the number of interrupts it got. The supervisor stands still until the first has come, or two at
+/// once would count as one.
+const COUNTS_INTERRUPTS: &str = r#"
+import os, signal, sys, time
+count = 0
+def interrupted(number, frame):
+    global count
+    count += 1
+signal.signal(signal.SIGINT, interrupted)
+os.kill(os.getppid(), signal.SIGSTOP)
+with open('/dev/tty', 'w') as terminal:
+    terminal.write('{"ready":1}')
+until = time.monotonic() + 30
+while count == 0 and time.monotonic() < until:
+    time.sleep(0.01)
+os.kill(os.getppid(), signal.SIGCONT)
+time.sleep(0.5)
+sys.exit(40 + count)
+"#;
+
+#[test]
+fn an_interrupt_typed_on_the_terminal_reaches_the_agent_once() {
+    if is_ignored(Signal::SIGINT) {
+        skipped("SIGINT is ignored here");
+        return;
+    }
+    let run = python(TYPIST)
+        .env("BIN", env!("CARGO_BIN_EXE_sandtrace"))
+        .env("AGENT", COUNTS_INTERRUPTS)
+        .start_alone()
+        .wait();
+    assert_eq!(run.code(), 41, "{}", run.errors());
+    run.assert_nothing_left();
+}

@@ -11,7 +11,7 @@ const RUN_TEMPLATE: &str = "\
 {about}
 
 The agent behaves as it does alone: same output, same exit code, same speed.
-Its run becomes spans and metrics, and if it fails, sandtrace says why.
+Its run becomes spans, and if it fails, sandtrace says why.
 
 {usage-heading} {usage}
 
@@ -37,12 +37,12 @@ the places add up: for an attribute given twice, the stronger place wins.
 DUR is 500ms, 10s, 1m30s, 2h, or a number of seconds.
 
 Where telemetry goes is said by OpenTelemetry's own variables, for instance
-OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_EXPORTERS=langfuse with LANGFUSE_*. A
+OTEL_EXPORTER_OTLP_ENDPOINT (by HTTP, not gRPC), or OTEL_EXPORTERS=console. A
 TRACEPARENT makes the run part of the caller's trace.
 
 The journal of a run is the directory DIR/RUN: events.ndjson (all that the run
-printed), traces.jsonl, metrics.jsonl, logs.jsonl (OTLP) and state.json. Without
-HOME and XDG_STATE_HOME, DIR is /var/tmp/sandtrace.
+printed), traces.jsonl (its spans, as OTLP) and state.json. Without HOME and
+XDG_STATE_HOME, DIR is /var/tmp/sandtrace.
 
 Examples:
   sandtrace run -- python3 agent.py
@@ -52,7 +52,7 @@ Examples:
   sandtrace run --attribute tenant=acme --run-id nightly-7 -- python3 agent.py
       Find its spans by tenant, and its report by `sandtrace report nightly-7`.
   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 sandtrace run -- ./agent
-      Send its trace, metrics and logs to a collector.
+      Send its trace to a collector.
 
 Exit codes:
   N      the agent's own

@@ -26,7 +26,7 @@ pub use config::{
 };
 pub use duration::{DurationError, parse as parse_duration};
 pub use error::{CliError, UsageError, ValueProblem};
-pub use settings::{LineProblem, Origin, SETTINGS_FILE, Settings, SettingsError};
+pub use settings::{LineProblem, Origin, SETTINGS_FILE, Settings, SettingsError, read_settings};
 pub use values::is_run_id;
 
 use flags::{Flags, Subcommands};

@@ -5,13 +5,39 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{fmt, io, str};
 
+use nix::fcntl::OFlag;
 use thiserror::Error;
 
 /// Where a template keeps its settings.
 pub const SETTINGS_FILE: &str = "/etc/sandtrace/env";
+
+/// More than any template says; a file that is larger is not meant.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Reads the settings file for [`Settings::merge`]. It must be a regular file of at most 1 MiB: reading a pipe could
+/// take forever.
+pub fn read_settings(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    // Opening a pipe without a writer would wait for one.
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut contents = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut contents)?;
+    if contents.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(contents)
+}
 
 /// Why the settings file cannot be used. A value is never quoted: the file holds secrets.
 #[derive(Debug, Error)]
@@ -336,6 +362,22 @@ mod tests {
                 .to_string(),
             "cannot read /etc/sandtrace/env: permission denied; make it readable or remove it"
         );
+    }
+
+    #[test]
+    fn only_a_regular_file_of_bounded_size_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let refused = |name: &str| read_settings(file(name)).unwrap_err().to_string();
+        nix::unistd::mkfifo(&file("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(refused("pipe"), "it is no regular file");
+        assert_eq!(refused("."), "it is no regular file");
+        std::fs::write(file("large"), vec![b'\n'; (1 << 20) + 1]).unwrap();
+        assert_eq!(refused("large"), "it is larger than 1 MiB");
+        std::fs::write(file("largest"), vec![b'\n'; 1 << 20]).unwrap();
+        assert_eq!(read_settings(file("largest")).unwrap().len(), 1 << 20);
+        let absent = read_settings(file("absent")).unwrap_err();
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

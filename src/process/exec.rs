@@ -57,8 +57,6 @@ pub(super) struct Plan<'a> {
     pub(super) parent: Pid,
     pub(super) group: Group,
     pub(super) ignored: IgnoredSignals,
-    /// The soft limit of open files, for kernels without close_range.
-    pub(super) open_files: i32,
 }
 
 /// What went wrong in the child.
@@ -131,7 +129,6 @@ impl<'a> Plan<'a> {
             parent: Pid::this(),
             group: Group::Own,
             ignored: IgnoredSignals::default(),
-            open_files: 1024,
         })
     }
 
@@ -155,7 +152,6 @@ impl<'a> Plan<'a> {
         }
         dup2_stdout(self.stdout)?;
         dup2_stderr(self.stderr)?;
-        close_on_exec_from_3(self.open_files);
         self.reset_signals()
     }
 
@@ -254,26 +250,6 @@ fn is_text(path: &CStr) -> bool {
     open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         .and_then(|file| read(&file, &mut start))
         .is_ok_and(|length| !start[..length].contains(&0))
-}
-
-/// Lets exec close every file but 0, 1 and 2: the pipe to the parent must still live until then.
-#[expect(unsafe_code, reason = "nix has no close_range")]
-fn close_on_exec_from_3(open_files: i32) {
-    // SAFETY: the call takes no pointers, and the files it marks are closed only by exec.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if result != 0 {
-        for fd in 3..open_files {
-            // SAFETY: as above; numbers that are not open are refused.
-            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@
 //! only then [`spawn()`], all on the main thread: the kernel ties the agent's life to the thread that forked it. Then
 //! [`Protection::complete`] does what the agent must not inherit.
 //!
-//! The agent gets our fd 0 as it is, pipes of ours as 1 and 2, and no other file, so nothing it leaves behind can hold
-//! the host's streams open. Signals, limits and working directory are what it would have had without us: ignored signals
+//! The agent gets our fd 0 as it is, pipes of ours as 1 and 2, and what else we were started with, as it would without
+//! us; but no file of our own, all of which are close-on-exec. As 1 and 2 are pipes of ours, no daemon that it
+//! leaves behind can hold the host's streams open, for which envd would wait. Signals, limits and working directory are what it would have had without us: ignored signals
 //! stay ignored, everything else is default.
 //!
 //! Two facts end a run, in either order: the agent's death, which [`reap`] reports, and the end of its output, which

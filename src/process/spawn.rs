@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe2, read, write};
@@ -44,6 +43,9 @@ pub enum Group {
 
 impl Group {
     /// Whether a terminal already sends this signal to the agent, so that forwarding it would send it twice.
+    ///
+    /// Who sent it the kernel does not tell: in a shared group these signals are not passed on when they are meant for us
+    /// alone, by kill(1) for instance. TERM always is.
     #[must_use]
     pub fn hears_from_terminal(self, signal: Signal) -> bool {
         self == Self::Shared
@@ -125,7 +127,9 @@ impl From<Failure> for SpawnError {
 /// Starts `command`, and returns once it has been executed.
 ///
 /// Call this from the main thread: the kernel kills the agent when the thread that spawned it ends, not the process.
-/// Files 0, 1 and 2 must be open, which [`super::stdio::keep_stdout`] sees to.
+/// Files 0, 1 and 2 must be open, which [`super::stdio::keep_stdout`] sees to. Every file of ours must be close-on-exec,
+/// as the standard library, tokio and our own calls make them: the agent gets the others, which are those that whoever
+/// started us meant for it, the pipe of a shell's `<(…)` for instance.
 pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     let (stdout, stdout_of_child) = output_pipe()?;
     let (stderr, stderr_of_child) = output_pipe()?;
@@ -148,7 +152,6 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     .map_err(SpawnError::Failed)?;
     plan.group = group;
     plan.ignored = IgnoredSignals::at_entry();
-    plan.open_files = open_files();
 
     let started = Instant::now();
     let pid = fork_and_exec(&mut plan, &failure_of_child)?;
@@ -180,13 +183,6 @@ fn output_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
 /// Whether this process has a controlling terminal, on whatever files.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
-}
-
-fn open_files() -> i32 {
-    // The bound keeps the loop over them short where the limit is a billion.
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| {
-        i32::try_from(soft.min(65_536)).unwrap_or(65_536)
-    })
 }
 
 #[expect(

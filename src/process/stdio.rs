@@ -92,6 +92,24 @@ impl Stderr {
         self.count_dropped(lost.len());
     }
 
+    /// Takes `bytes` whatever waits already: for the last of a stream, which the caller bounds.
+    pub fn write_last(&mut self, bytes: &[u8]) {
+        self.backlog.extend(bytes);
+        self.flush(Duration::ZERO);
+    }
+
+    /// Whether a write of so many bytes loses none, however slow the reader is.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.broken || self.backlog.len() + bytes <= BACKLOG_BYTES
+    }
+
+    /// Whether bytes wait for a reader that has fallen behind.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
     /// Writes what waits, for `bound` at the longest; says whether nothing waits any more.
     pub fn flush(&mut self, bound: Duration) -> bool {
         let written = self.send(Bytes::Backlog, bound);

@@ -3,6 +3,9 @@
 //! The agent's process group is not enough, for each of its tools may have a session of its own. But as child subreaper
 //! we inherit every orphan, so whatever the agent starts stays below us in the tree, however it forks.
 //!
+//! Not everything below us is the agent's: a shell that starts a helper and then execs us leaves us its child. Whoever is
+//! there before the spawn is foreign, is never signalled, and neither is what still hangs below it.
+//!
 //! A pid read from /proc may be another process a moment later. A signal therefore goes to a pidfd, and only after the
 //! start time behind that pidfd has been compared.
 
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use super::reaper::{Children, Reaped, reap_into};
@@ -26,6 +30,9 @@ use super::stat::{self, Process, State};
 const STOP_ROUNDS: usize = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+/// A look can miss a process whose parent dies meanwhile. Where the kernel cannot say that no child is left, because
+/// foreign ones are, so many looks in a row must find nobody.
+const EMPTY_LOOKS: usize = 3;
 
 /// What came of a sweep.
 #[must_use]
@@ -47,10 +54,12 @@ enum Sent {
     Refused,
 }
 
-/// Our descendants.
-#[derive(Debug, Clone, Copy)]
+/// Our descendants, but for those that were there first.
+#[derive(Debug, Clone)]
 pub struct Tree {
     root: Pid,
+    /// Pid and start time: a pid alone may be another's by now.
+    foreign: HashSet<(Pid, u64)>,
 }
 
 impl Default for Tree {
@@ -63,14 +72,42 @@ impl Tree {
     /// The processes below this one.
     #[must_use]
     pub fn new() -> Self {
-        Self { root: Pid::this() }
+        Self {
+            root: Pid::this(),
+            foreign: HashSet::new(),
+        }
+    }
+
+    /// The processes that come to be below this one from now on: to be called just before the spawn.
+    ///
+    /// Where the processes cannot be seen there is nobody to except, for none can be found later either.
+    #[must_use]
+    pub fn from_now() -> Self {
+        let mut tree = Self::new();
+        // Without a child there is no descendant, which saves the usual start the look at all processes.
+        if has_children() {
+            let present = tree.family().unwrap_or_default().into_iter();
+            tree.foreign = present
+                .map(|process| (process.pid, process.start_ticks))
+                .collect();
+        }
+        tree
     }
 
     /// Every living descendant, by pid; without the zombies, which need no more than reaping.
     ///
     /// One whose parent dies during the look may be missing from it. Fails where there is no /proc.
     pub fn descendants(&self) -> io::Result<Vec<Process>> {
+        let mut descendants = self.family()?;
+        descendants.retain(|process| process.state != State::Zombie);
+        descendants.sort_by_key(|process| process.pid);
+        Ok(descendants)
+    }
+
+    /// Every descendant, zombies too, which may have children to tell of.
+    fn family(&self) -> io::Result<Vec<Process>> {
         let mut strangers = processes(self.root)?;
+        strangers.retain(|process| !self.foreign.contains(&(process.pid, process.start_ticks)));
         let mut family = HashSet::from([self.root]);
         let mut descendants = Vec::new();
         // Pids wrap around, so a child may have a lower one than its parent: repeat until nobody joins.
@@ -88,8 +125,6 @@ impl Tree {
                 break;
             }
         }
-        descendants.retain(|process| process.state != State::Zombie);
-        descendants.sort_by_key(|process| process.pid);
         Ok(descendants)
     }
 
@@ -105,17 +140,27 @@ impl Tree {
     /// Ends every descendant, reaping as it goes, and returns as soon as none is left; after `bound` at the latest.
     ///
     /// Each round first stops everyone, so that nobody forks while the others are killed. That no child is left is the
-    /// kernel's word, not a look's: a look can miss a process whose parent dies.
+    /// kernel's word, not a look's: a look can miss a process whose parent dies. Only next to foreign children, of which
+    /// the kernel would tell as well, looks must do.
     pub fn sweep_kill(&self, bound: Duration) -> Sweep {
         let deadline = Instant::now() + bound;
         let mut sweep = Sweep::default();
         let mut pause = SHORTEST_PAUSE;
+        let mut empty_looks = 0;
         loop {
             if reap_into(&mut sweep.reaped) == Children::None {
                 return sweep;
             }
             self.stop_all(deadline);
             let descendants = self.descendants().unwrap_or_default();
+            if descendants.is_empty() {
+                empty_looks += 1;
+            } else {
+                empty_looks = 0;
+            }
+            if !self.foreign.is_empty() && empty_looks >= EMPTY_LOOKS {
+                return sweep;
+            }
             let refused = descendants
                 .iter()
                 .filter(|process| send(process, Signal::SIGKILL) == Sent::Refused)
@@ -147,6 +192,12 @@ impl Tree {
             }
         }
     }
+}
+
+/// Whether this process has a child, dead or alive; reaps none.
+fn has_children() -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags) != Err(Errno::ECHILD)
 }
 
 /// Every process there is.

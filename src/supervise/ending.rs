@@ -1,13 +1,13 @@
 //! The end of a run: the verdict is said, the telemetry flushed, the last line said, and the host seen off.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandtrace_client::wire::{Body, RunFinished, Survivor, Telemetry as TelemetryCounts};
 use serde_json::Map;
 
 use super::prepare::{SuperviseError, system};
-use super::{STOP_SIGNALS, Supervisor};
+use super::{STDERR_RETRY, STOP_SIGNALS, Supervisor};
 use crate::echo::Delivery;
 use crate::journal::Status;
 use crate::process::{Signalled, Signals};
@@ -15,6 +15,8 @@ use crate::telemetry::Telemetry;
 
 /// What is left for each part of the end once the patience is over, and for stderr in any case.
 const HASTE: Duration = Duration::from_millis(500);
+/// How long the last of stderr is offered where it has no other copy.
+const STDERR_PATIENCE: Duration = Duration::from_secs(5);
 /// The signals it takes: the first asks, the second insists, the third leaves.
 const PATIENCE: u32 = 3;
 
@@ -49,6 +51,9 @@ impl Supervisor {
         let before = self.telemetry.as_ref().map(Telemetry::counts);
         let flushed = patience.bound(self.flush(flush_timeout)).await;
         let counts = flushed.or(before).unwrap_or_default();
+        if self.stderr_is_only_copy() {
+            patience.bound(self.await_stderr()).await;
+        }
         self.finish_stderr();
         let now = self.clock.now();
         let survivors = std::mem::take(&mut self.survivors).into_values().collect();
@@ -79,6 +84,14 @@ impl Supervisor {
             let now = self.clock.now();
             self.transcript
                 .warning(now, "stderr_dropped", message, counts);
+        }
+    }
+
+    /// Gives a slow reader of stderr the time that a slow reader of stdout has.
+    async fn await_stderr(&mut self) {
+        let until = Instant::now() + STDERR_PATIENCE;
+        while !self.stderr.flush(Duration::ZERO) && Instant::now() < until {
+            tokio::time::sleep(STDERR_RETRY).await;
         }
     }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -42,7 +43,7 @@ use crate::telemetry::Telemetry;
 use crate::time::{Now, UnixNanos};
 use crate::transcript::Transcript;
 
-pub use self::prepare::SuperviseError;
+pub use self::prepare::{SuperviseError, resumes};
 
 /// Read from a pipe at a time.
 const CHUNK: usize = 128 << 10;
@@ -56,6 +57,10 @@ const BEAT: Duration = Duration::from_secs(1);
 const KILL_BOUND: Duration = Duration::from_secs(1);
 /// What may still be read, room or not, once the agent is gone: all that its stdout can hold.
 const LEFTOVER: usize = 256 << 10;
+/// What is read of either stream when nobody waits for it any more: as much as a user may make a pipe hold.
+const LAST_WORDS: usize = 1 << 20;
+/// How often stderr is tried again while its reader is behind.
+const STDERR_RETRY: Duration = Duration::from_millis(20);
 /// What asks a run to stop. Every other signal is the agent's business.
 const STOP_SIGNALS: [Signal; 4] = [
     Signal::SIGTERM,
@@ -107,6 +112,7 @@ enum Happening {
     Signal(Signalled),
     Sample(SandboxResources),
     Room,
+    StderrRetry,
     Due,
     Beat,
 }
@@ -125,6 +131,14 @@ pub async fn supervise(
     let clock = Clock::start();
     let prepared = Prepared::new(&config, environment)?;
     let telemetry = Telemetry::start(prepared.telemetry)?;
+    // What can fail comes before the spawn: afterwards there is an agent to see to, and a verdict to give.
+    let stderr = Stderr::open().map_err(system("open stderr"))?;
+    let echo = match config.echo {
+        EchoMode::Off => None,
+        EchoMode::Enriched | EchoMode::Raw => {
+            Some(Echo::start(stdout).map_err(system("start the echo"))?)
+        }
+    };
     become_subreaper()
         .map_err(|errno| system("become the reaper of the agent's orphans")(errno.into()))?;
     let mut signals = Signals::install().map_err(system("listen for signals"))?;
@@ -133,16 +147,12 @@ pub async fn supervise(
     let session = Session::new(prepared.session, clock.now(), &mut effects);
     let root = session.root();
     let command = prepared.command.with_parent(&prepared.context, root);
+    let tree = Tree::from_now();
     let spawned = spawn(&command);
     let agent = spawned.as_ref().ok().map(|spawned| spawned.pid);
     let abilities = protection.complete(agent);
+    let export_trouble = telemetry.trouble().map(str::to_owned);
 
-    let echo = match config.echo {
-        EchoMode::Off => None,
-        EchoMode::Enriched | EchoMode::Raw => {
-            Some(Echo::start(stdout).map_err(system("start the echo"))?)
-        }
-    };
     let trace_id = prepared.context.trace_id;
     let mut supervisor = Supervisor {
         clock,
@@ -150,10 +160,11 @@ pub async fn supervise(
         effects,
         transcript: Transcript::new(trace_id, root, prepared.journal, echo, config.echo),
         telemetry: Some(telemetry),
-        stderr: Stderr::open().map_err(system("open stderr"))?,
+        stderr,
+        echo: config.echo,
         agent: None,
         group: Group::Own,
-        tree: Tree::new(),
+        tree,
         actions: VecDeque::new(),
         verdict: None,
         stop_signals: 0,
@@ -172,12 +183,15 @@ pub async fn supervise(
     for (code, message) in &prepared.warnings {
         supervisor.warn(code, message);
     }
+    if let Some(trouble) = export_trouble {
+        supervisor.warn("export_unavailable", &trouble);
+    }
     prepare::prune(&config.journal);
     let spawn_error = match spawned {
         Ok(spawned) => {
             supervisor
                 .run(spawned, &mut signals, config.sample_interval)
-                .await?;
+                .await;
             None
         }
         Err(error) => Some(supervisor.not_spawned(&config, error)),
@@ -205,6 +219,7 @@ struct Supervisor {
     transcript: Transcript,
     telemetry: Option<Telemetry>,
     stderr: Stderr,
+    echo: EchoMode,
     /// The agent, until it is reaped: afterwards its pid may be anybody's.
     agent: Option<Pid>,
     group: Group,
@@ -312,7 +327,7 @@ impl Supervisor {
         spawned: Spawned,
         signals: &mut Signals,
         sample_interval: Option<Duration>,
-    ) -> Result<(), SuperviseError> {
+    ) {
         let Spawned {
             pid,
             group,
@@ -325,8 +340,7 @@ impl Supervisor {
         self.take(Input::Spawned {
             pid: u32::try_from(pid.as_raw()).unwrap_or(0),
         });
-        let mut stdout = Some(Pipe::new(stdout).map_err(system("watch the agent's stdout"))?);
-        let mut stderr = Some(Pipe::new(stderr).map_err(system("watch the agent's stderr"))?);
+        let (mut stdout, mut stderr) = self.watch(stdout, stderr);
         let mut out_lines = Lines::default();
         let mut err_lines = Lines::default();
         let mut out_chunk = vec![0; CHUNK];
@@ -335,6 +349,8 @@ impl Supervisor {
         let sampler = sample_interval.and_then(|interval| Sampler::start(interval, sender).ok());
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stderr_retry = tokio::time::interval(STDERR_RETRY);
+        stderr_retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut leftover = LEFTOVER;
         while self.verdict.is_none() {
             let due = self
@@ -345,13 +361,16 @@ impl Supervisor {
             let is_leftover = self.agent.is_none() && leftover > 0;
             let out_room = self.transcript.has_room_for(Stream::Stdout) || is_leftover;
             let err_room = self.transcript.has_room_for(Stream::Stderr);
+            // Without a copy elsewhere a slow reader of stderr holds the agent back, as it would without us.
+            let is_taken = !self.stderr_is_only_copy() || self.stderr.has_room_for(err_chunk.len());
             let happening = tokio::select! {
                 signal = signals.recv() => Happening::Signal(signal),
                 read = read(&mut stdout, &mut out_chunk), if stdout.is_some() && out_room => Happening::Stdout(read),
-                read = read(&mut stderr, &mut err_chunk), if stderr.is_some() && err_room => Happening::Stderr(read),
+                read = read(&mut stderr, &mut err_chunk), if stderr.is_some() && err_room && is_taken => Happening::Stderr(read),
                 () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
                 Some(sample) = samples.recv() => Happening::Sample(sample),
                 () = until(due) => Happening::Due,
+                _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
                 _ = beat.tick() => Happening::Beat,
             };
             match happening {
@@ -360,10 +379,7 @@ impl Supervisor {
                     if self.agent.is_none() {
                         leftover = leftover.saturating_sub(length);
                     }
-                    self.transcript.raw(chunk);
-                    // What arrives together gets one time: a clock per line would cost more than the line.
-                    let now = self.clock.now();
-                    out_lines.push(chunk, &mut |fragment| self.stdout_fragment(now, &fragment));
+                    self.stdout_chunk(&mut out_lines, chunk);
                 }
                 Happening::Stdout(_) => {
                     stdout = None;
@@ -388,7 +404,19 @@ impl Supervisor {
                 Happening::Sample(sample) => self.sampled(sample),
                 Happening::Due if self.drain_is_over() => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
-                    (stdout, stderr) = (None, None);
+                    for chunk in last_words(&mut stdout, &mut out_chunk) {
+                        self.stdout_chunk(&mut out_lines, &chunk);
+                    }
+                    for chunk in last_words(&mut stderr, &mut err_chunk) {
+                        if self.stderr_is_only_copy() {
+                            self.stderr.write_last(&chunk);
+                        } else {
+                            self.stderr.write(&chunk);
+                        }
+                        let now = self.clock.now();
+                        err_lines
+                            .push(&chunk, &mut |fragment| self.stderr_fragment(now, &fragment));
+                    }
                     let now = self.clock.now();
                     out_lines.finish(&mut |fragment| self.stdout_fragment(now, &fragment));
                     err_lines.finish(&mut |fragment| self.stderr_fragment(now, &fragment));
@@ -397,12 +425,43 @@ impl Supervisor {
                 }
                 Happening::Due => self.take(Input::Tick),
                 Happening::Beat => self.beat(),
+                Happening::StderrRetry => {
+                    self.stderr.flush(Duration::ZERO);
+                }
                 Happening::Room => {}
             }
             self.carry_out();
         }
         drop(sampler);
-        Ok(())
+    }
+
+    /// Registers the agent's pipes with the runtime. Where the kernel refuses, the agent cannot be heard and would stop
+    /// at a full pipe: it is ended, and its verdict taken, as for any other.
+    fn watch(&mut self, stdout: OwnedFd, stderr: OwnedFd) -> (Option<Pipe>, Option<Pipe>) {
+        match (Pipe::new(stdout), Pipe::new(stderr)) {
+            (Ok(stdout), Ok(stderr)) => (Some(stdout), Some(stderr)),
+            (Err(error), _) | (_, Err(error)) => {
+                let message =
+                    format!("the agent's output cannot be watched, so it is ended: {error}");
+                self.warn("output_unwatchable", &message);
+                self.kill_tree();
+                self.take(Input::StdoutClosed);
+                self.take(Input::StderrClosed);
+                (None, None)
+            }
+        }
+    }
+
+    /// Whether what stderr's reader does not take is lost, for it stands neither in the journal nor in the echo.
+    fn stderr_is_only_copy(&self) -> bool {
+        self.echo != EchoMode::Enriched && self.transcript.journal().is_none()
+    }
+
+    fn stdout_chunk(&mut self, lines: &mut Lines, chunk: &[u8]) {
+        self.transcript.raw(chunk);
+        // What arrives together gets one time: a clock per line would cost more than the line.
+        let now = self.clock.now();
+        lines.push(chunk, &mut |fragment| self.stdout_fragment(now, &fragment));
     }
 
     fn drain_is_over(&self) -> bool {
@@ -581,7 +640,12 @@ impl Supervisor {
         while let Some(action) = self.actions.pop_front() {
             match action {
                 Action::SignalAgent(number) => {
-                    if let Ok(signal) = Signal::try_from(number) {
+                    // With a shared group the terminal has told the agent already. The kernel does not say who sent
+                    // us a signal, so of these an INT or HUP sent to us alone, by kill(1), is not passed on there.
+                    let signal = Signal::try_from(number).ok();
+                    if let Some(signal) =
+                        signal.filter(|signal| !self.group.hears_from_terminal(*signal))
+                    {
                         self.to_agent(signal);
                     }
                 }
@@ -646,6 +710,22 @@ async fn read(pipe: &mut Option<Pipe>, chunk: &mut [u8]) -> io::Result<usize> {
         Some(pipe) => pipe.read(chunk).await,
         None => std::future::pending().await,
     }
+}
+
+/// What sits in a pipe now, which is closed by this; at most [`LAST_WORDS`], for somebody may write on.
+fn last_words(pipe: &mut Option<Pipe>, buffer: &mut [u8]) -> Vec<Vec<u8>> {
+    let mut chunks = Vec::new();
+    let mut left = LAST_WORDS;
+    if let Some(mut pipe) = pipe.take() {
+        while let Ok(length @ 1..) = pipe.try_read(buffer) {
+            chunks.push(buffer[..length].to_vec());
+            left = left.saturating_sub(length);
+            if left == 0 {
+                break;
+            }
+        }
+    }
+    chunks
 }
 
 async fn until(due: Option<tokio::time::Instant>) {

@@ -83,8 +83,15 @@ impl Prepared {
                 .iter()
                 .map(|notice| (notice.code(), notice.to_string())),
         );
+        let wanted = telemetry::destination::from_env(&lookup)?;
+        warnings.extend(
+            wanted
+                .unsupported
+                .iter()
+                .map(|unsupported| ("destination_unsupported", unsupported.to_string())),
+        );
         let mut telemetry = TelemetryConfig {
-            destinations: telemetry::destination::from_env(&lookup)?,
+            destinations: wanted.destinations,
             resource: resource::attributes(&lookup, &read_text, &host(), &run_id)?,
             batching: telemetry::batching(&lookup)?,
             traces_file: None,
@@ -219,7 +226,7 @@ fn session_config(
         grace: config.grace,
         survivors: config.survivors,
         executable: executable_name(&config.command),
-        resumed: false,
+        resumed: resumes(&config.command),
     }
 }
 
@@ -229,6 +236,23 @@ pub(super) fn executable_name(command: &[OsString]) -> String {
     program
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
+}
+
+/// Whether the command goes on with an earlier conversation, whose cost then counts on in the totals of this one.
+#[must_use]
+pub fn resumes(command: &[OsString]) -> bool {
+    // The letters are the CLI's own; another program may mean anything by them.
+    let is_cli = executable_name(command) == "claude";
+    command.iter().skip(1).any(|argument| {
+        let Some(argument) = argument.to_str() else {
+            return false;
+        };
+        match argument {
+            "--resume" | "--continue" | "--fork-session" => true,
+            "-r" | "-c" => is_cli,
+            other => other.starts_with("--resume="),
+        }
+    })
 }
 
 fn host() -> Host {
@@ -271,4 +295,29 @@ pub(super) fn prune(place: &JournalPlace) {
             .name("prune".to_owned())
             .spawn(remove),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_resumes_is_known_by_its_arguments() {
+        for (command, expected) in [
+            ("python3 agent.py --resume 0b5d", true),
+            ("python3 agent.py --resume=0b5d", true),
+            ("python3 agent.py --continue", true),
+            ("node cli.js --fork-session", true),
+            ("/usr/bin/claude -r 0b5d", true),
+            ("claude -c", true),
+            ("sh -c true", false),
+            ("python3 -c pass", false),
+            ("claude --resumed -p hi", false),
+            ("--resume", false),
+            ("", false),
+        ] {
+            let command: Vec<OsString> = command.split_whitespace().map(OsString::from).collect();
+            assert_eq!(resumes(&command), expected, "{command:?}");
+        }
+    }
 }

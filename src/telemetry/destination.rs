@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 
-pub use super::variables::{DestinationError, from_env};
+pub use super::variables::{DestinationError, Unsupported, Wanted, from_env};
 use crate::session::span::FinishedSpan;
 
 /// One place that spans are sent to.

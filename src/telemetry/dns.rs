@@ -95,7 +95,11 @@ impl Files {
         if is_localhost(name) {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let host = Name::from_utf8(name).map_err(|_| DnsError::Name)?;
+        // Not every name is a host name by the book: those of compose services may have underscores, which only the
+        // rules for international names refuse.
+        let host = Name::from_ascii(name)
+            .or_else(|_| Name::from_utf8(name))
+            .map_err(|_| DnsError::Name)?;
         let addresses = from_hosts(&self.hosts, &host);
         if !addresses.is_empty() {
             return Ok(addresses);

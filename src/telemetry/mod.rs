@@ -115,9 +115,6 @@ pub enum TelemetryError {
         #[source]
         source: opentelemetry_otlp::ExporterBuildError,
     },
-    /// There is no thread to be had.
-    #[error("failed to start the export thread")]
-    Thread(#[source] io::Error),
 }
 
 /// The handle to the export thread. Dropping it without [`Self::shutdown`] gives up what is not sent yet.
@@ -127,10 +124,11 @@ pub struct Telemetry {
     messages: mpsc::UnboundedSender<Message>,
     room: Arc<Semaphore>,
     ledger: Arc<Ledger>,
+    trouble: Option<String>,
 }
 
 impl Telemetry {
-    /// Starts the export thread.
+    /// Starts the export thread. Where no thread is to be had, the run goes on without export: see [`Self::trouble`].
     pub fn start(config: TelemetryConfig) -> Result<Self, TelemetryError> {
         let attributes = config.resource.into_iter();
         let resource = Resource::builder_empty()
@@ -138,6 +136,7 @@ impl Telemetry {
             .build();
         let (draining, watch_draining) = watch::channel(false);
         let mut ledger = Ledger::default();
+        let mut trouble = None;
         let mut sinks = Vec::new();
         let mut senders = Vec::new();
         let mut batch_weight = BATCH_BYTES;
@@ -156,9 +155,11 @@ impl Telemetry {
                 Destination::Console => {
                     let counts = ledger.add("console", config.sampled);
                     if config.sampled {
-                        let console =
-                            Console::start(&resource, counts).map_err(TelemetryError::Thread)?;
-                        sinks.push(Sink::Console(console));
+                        match Console::start(&resource, counts) {
+                            Ok(console) => sinks.push(Sink::Console(console)),
+                            // There will be no thread for the export either.
+                            Err(error) => trouble = Some(no_thread(&error)),
+                        }
                     }
                 }
                 Destination::Otlp(destination) => {
@@ -189,28 +190,43 @@ impl Telemetry {
             senders,
             draining,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(TelemetryError::Thread)?;
         let ledger = Arc::new(ledger);
         let panicked = Arc::clone(&ledger);
-        thread::Builder::new()
-            .name("export".to_owned())
-            .spawn(move || {
-                let run = || runtime.block_on(export.run());
-                if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                    // The handle finds the channel closed, and counts what it cannot hand over as dropped.
-                    panicked.error("the export thread panicked");
+        // In every bad case the handle finds the channel closed, and counts what it cannot hand over as dropped.
+        let work = move || {
+            // Built here, for a runtime may not be dropped where the caller's own runs, should there be no thread.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build();
+            match runtime {
+                Ok(runtime) => {
+                    let run = || runtime.block_on(export.run());
+                    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                        panicked.error("the export thread panicked");
+                    }
                 }
-            })
-            .map_err(TelemetryError::Thread)?;
+                Err(error) => panicked.error(&format!("no export: {error}")),
+            }
+        };
+        let thread = thread::Builder::new().name("export".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            let message = no_thread(&error);
+            ledger.error(&message);
+            trouble = Some(message);
+        }
         Ok(Self {
             messages,
             room: Arc::new(Semaphore::new(BUFFER_BYTES)),
             ledger,
+            trouble,
         })
+    }
+
+    /// Why spans are not exported, as far as it was known at the start.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// Takes a finished span. Never blocks: without room the span is dropped and counted.
@@ -275,6 +291,12 @@ impl Telemetry {
             }
         }
     }
+}
+
+fn no_thread(error: &io::Error) -> String {
+    format!(
+        "this run has no telemetry: there is no thread to be had ({error}), raise the limit on processes"
+    )
 }
 
 /// The two halves of an OTLP destination, with the queue between them.

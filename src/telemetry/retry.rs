@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use jiff::Timestamp;
 
-/// The most times that one request is sent.
-pub(super) const TRIES: u32 = 5;
+/// The most times that one request is sent: once, and five times again (DESIGN §8).
+pub(super) const TRIES: u32 = 6;
 
 /// The longest that a backend may ask us to wait; what it asked for beyond is cut.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -46,7 +46,7 @@ fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// The wait after the given number of tries: 1, 2, 4, 8 seconds, each within 20 % of that. `chance` lies in 0..1.
+/// The wait after the given number of tries: 1, 2, 4, 8, 16 seconds, each within 20 % of that. `chance` lies in 0..1.
 pub(super) fn backoff(tries: u32, chance: f64) -> Duration {
     let seconds = f64::from(1_u32 << tries.saturating_sub(1).min(4));
     Duration::from_secs_f64(seconds * (0.8 + 0.4 * chance.clamp(0.0, 1.0)))
@@ -101,6 +101,14 @@ mod tests {
             let judged = verdict(StatusCode::SERVICE_UNAVAILABLE, Some(text), now);
             assert_eq!(judged, Verdict::Retry { after }, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_request_is_sent_again_five_times() {
+        let waits: Vec<u64> = (1..TRIES)
+            .map(|tries| backoff(tries, 0.5).as_secs())
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16]);
     }
 
     #[test]

@@ -48,14 +48,6 @@ pub enum DestinationError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// gRPC, which would need an HTTP/2 stack of its own.
-    #[error(
-        "{variable} asks for grpc, which is not supported yet: use http/protobuf (usually port 4318)"
-    )]
-    Grpc {
-        /// Where it stands.
-        variable: &'static str,
-    },
     /// A word or number that is not among the allowed ones.
     #[error("{variable} cannot be {value:?}: use {allowed}")]
     Value {
@@ -65,6 +57,39 @@ pub enum DestinationError {
         value: String,
         /// What may stand there.
         allowed: &'static str,
+    },
+}
+
+/// Where telemetry is to go.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Places that spans are sent to.
+    pub destinations: Vec<Destination>,
+    /// Places that are off, each for a reason to tell. No reason to stop a run: the variables are often meant for the
+    /// agent's own telemetry.
+    pub unsupported: Vec<Unsupported>,
+}
+
+/// Something well-formed that does not exist here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// gRPC, which would need an HTTP/2 stack of its own.
+    #[error(
+        "{variable} asks for grpc, which is not supported, so the destination otlp is off: set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf, and OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (usually port 4318, path /v1/traces)"
+    )]
+    Grpc {
+        /// Where it stands.
+        variable: &'static str,
+    },
+    /// A backend without a destination of its own yet.
+    #[error(
+        "{variable} names {name}, which is not supported yet, so this destination is off: use otlp, with the backend's OTLP address in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    )]
+    Name {
+        /// Where it stands.
+        variable: &'static str,
+        /// As in our table.
+        name: &'static str,
     },
 }
 
@@ -103,7 +128,7 @@ type Pair = (&'static str, &'static str);
 const TRACES_PATH: &str = "/v1/traces";
 
 /// Reads which destinations the user wants. None at all is not an error: then the journal alone is written.
-pub fn from_env(lookup: Lookup<'_>) -> Result<Vec<Destination>, DestinationError> {
+pub fn from_env(lookup: Lookup<'_>) -> Result<Wanted, DestinationError> {
     let is = |name: &str, words: &[&str]| {
         lookup(name).is_some_and(|value| {
             words
@@ -112,12 +137,22 @@ pub fn from_env(lookup: Lookup<'_>) -> Result<Vec<Destination>, DestinationError
         })
     };
     if is("OTEL_SDK_DISABLED", &["true"]) || is("OTEL_ENABLED", &["false", "0", "no", "off"]) {
-        return Ok(Vec::new());
+        return Ok(Wanted::default());
     }
+    let Names { names, unbuilt } = names(lookup)?;
     let mut destinations = Vec::new();
-    for name in names(lookup)? {
+    let mut unsupported = unbuilt;
+    for name in names {
         let destination = match name {
-            Name::Otlp => Destination::Otlp(Box::new(otlp(lookup)?)),
+            Name::Otlp => match protocol(lookup)? {
+                Ok(protocol) => Destination::Otlp(Box::new(otlp(lookup, protocol)?)),
+                Err(missing) => {
+                    if !unsupported.contains(&missing) {
+                        unsupported.push(missing);
+                    }
+                    continue;
+                }
+            },
             Name::Console => Destination::Console,
             Name::File => Destination::File,
         };
@@ -125,7 +160,10 @@ pub fn from_env(lookup: Lookup<'_>) -> Result<Vec<Destination>, DestinationError
             destinations.push(destination);
         }
     }
-    Ok(destinations)
+    Ok(Wanted {
+        destinations,
+        unsupported,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +179,30 @@ const NAMES: [(&str, Name); 3] = [
     ("file", Name::File),
 ];
 
-fn names(lookup: Lookup<'_>) -> Result<Vec<Name>, DestinationError> {
+/// Those of DESIGN §8 that are still to be built.
+const UNBUILT: [&str; 13] = [
+    "langfuse",
+    "signoz",
+    "phoenix",
+    "honeycomb",
+    "datadog",
+    "braintrust",
+    "grafana",
+    "logfire",
+    "langsmith",
+    "traceloop",
+    "jaeger",
+    "prometheus",
+    "host",
+];
+
+#[derive(Debug, Default)]
+struct Names {
+    names: Vec<Name>,
+    unbuilt: Vec<Unsupported>,
+}
+
+fn names(lookup: Lookup<'_>) -> Result<Names, DestinationError> {
     let list = [
         ("OTEL_EXPORTERS", &NAMES[..], "otlp, console, file, none"),
         ("OTEL_TRACES_EXPORTER", &NAMES[..2], "otlp, console, none"),
@@ -154,27 +215,30 @@ fn names(lookup: Lookup<'_>) -> Result<Vec<Name>, DestinationError> {
             .split(',')
             .map(str::trim)
             .filter(|word| !word.is_empty());
-        return words
-            .filter(|word| !word.eq_ignore_ascii_case("none"))
-            .map(|word| {
-                let found = names
-                    .iter()
-                    .find(|(name, _)| word.eq_ignore_ascii_case(name));
-                found
-                    .map(|(_, name)| *name)
-                    .ok_or_else(|| DestinationError::UnknownName {
-                        variable,
-                        name: word.to_owned(),
-                        known,
-                    })
-            })
-            .collect();
+        let mut found = Names::default();
+        for word in words.filter(|word| !word.eq_ignore_ascii_case("none")) {
+            let is = |name: &str| word.eq_ignore_ascii_case(name);
+            if let Some((_, name)) = names.iter().find(|(name, _)| is(name)) {
+                found.names.push(*name);
+            } else if let Some(name) = UNBUILT.into_iter().find(|name| is(name)) {
+                let missing = Unsupported::Name { variable, name };
+                if !found.unbuilt.contains(&missing) {
+                    found.unbuilt.push(missing);
+                }
+            } else {
+                return Err(DestinationError::UnknownName {
+                    variable,
+                    name: word.to_owned(),
+                    known,
+                });
+            }
+        }
+        return Ok(found);
     }
     let reachable = first(lookup, ENDPOINT).is_some();
-    Ok(if reachable {
-        vec![Name::Otlp]
-    } else {
-        Vec::new()
+    Ok(Names {
+        names: reachable.then_some(Name::Otlp).into_iter().collect(),
+        unbuilt: Vec::new(),
     })
 }
 
@@ -184,7 +248,7 @@ fn first(lookup: Lookup<'_>, (traces, every): Pair) -> Option<(&'static str, Str
         .find_map(|name| Some((name, lookup(name)?)))
 }
 
-fn otlp(lookup: Lookup<'_>) -> Result<OtlpDestination, DestinationError> {
+fn otlp(lookup: Lookup<'_>, protocol: Protocol) -> Result<OtlpDestination, DestinationError> {
     Ok(OtlpDestination {
         name: "otlp",
         endpoint: endpoint(lookup)?,
@@ -192,7 +256,7 @@ fn otlp(lookup: Lookup<'_>) -> Result<OtlpDestination, DestinationError> {
             Some((variable, text)) => headers(variable, &text)?,
             None => HeaderMap::new(),
         },
-        protocol: protocol(lookup)?,
+        protocol,
         compression: compression(lookup)?,
         timeout: timeout(lookup)?,
         certificate: first(lookup, CERTIFICATE).map(|(_, path)| path.into()),
@@ -271,14 +335,14 @@ fn headers(variable: &'static str, text: &str) -> Result<HeaderMap, DestinationE
     Ok(headers)
 }
 
-fn protocol(lookup: Lookup<'_>) -> Result<Protocol, DestinationError> {
+fn protocol(lookup: Lookup<'_>) -> Result<Result<Protocol, Unsupported>, DestinationError> {
     let Some((variable, value)) = first(lookup, PROTOCOL) else {
-        return Ok(Protocol::default());
+        return Ok(Ok(Protocol::default()));
     };
     match value.trim().to_ascii_lowercase().as_str() {
-        "http/protobuf" => Ok(Protocol::HttpProtobuf),
-        "http/json" => Ok(Protocol::HttpJson),
-        "grpc" => Err(DestinationError::Grpc { variable }),
+        "http/protobuf" => Ok(Ok(Protocol::HttpProtobuf)),
+        "http/json" => Ok(Ok(Protocol::HttpJson)),
+        "grpc" => Ok(Err(Unsupported::Grpc { variable })),
         _ => Err(DestinationError::Value {
             variable,
             value,

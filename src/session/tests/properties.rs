@@ -275,8 +275,10 @@ proptest! {
         let mut ticks = 0;
         while let Some(due) = replay.session.deadline() {
             let millis = u64::try_from(due.as_millis()).unwrap().max(replay.now);
-            prop_assert!(last != Some(due), "{due:?} was named again");
-            last = Some(due);
+            // Two deadlines may fall on one moment, but then the first has had its effect.
+            let progress = (due, replay.actions.len());
+            prop_assert!(last != Some(progress), "{due:?} was named again, and nothing happened");
+            last = Some(progress);
             replay.input(millis, Input::Tick);
             ticks += 1;
             prop_assert!(ticks < 20, "the machine does not come to rest");

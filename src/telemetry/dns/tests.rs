@@ -285,3 +285,15 @@ fn hostile_answers_end_in_an_error() {
         assert!(started.elapsed() < Duration::from_secs(20), "{what}");
     }
 }
+
+#[test]
+fn names_of_compose_services_may_have_underscores() {
+    let machine = Machine::new(|question| match question.kind {
+        A => vec![question.answer(FOUND, &[&[10, 0, 0, 9]])],
+        _ => vec![question.answer(FOUND, &[])],
+    })
+    .file("hosts", "10.0.0.8 otel_collector\n");
+    let resolved = |name: &str| machine.resolve(name).unwrap();
+    assert_eq!(resolved("otel_collector"), [IpAddr::from([10, 0, 0, 8])]);
+    assert_eq!(resolved("another_one"), [IpAddr::from([10, 0, 0, 9])]);
+}

@@ -1,6 +1,10 @@
 use super::*;
 
 fn read(variables: &[(&str, &str)]) -> Result<Vec<Destination>, DestinationError> {
+    wanted(variables).map(|wanted| wanted.destinations)
+}
+
+fn wanted(variables: &[(&str, &str)]) -> Result<Wanted, DestinationError> {
     from_env(&|name| {
         let found = variables.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| (*value).to_owned())
@@ -179,9 +183,8 @@ fn the_variables_for_traces_beat_those_for_every_signal() {
 }
 
 #[test]
-fn what_is_not_supported_is_an_error_that_says_what_is() {
+fn what_is_malformed_is_an_error_that_says_what_is_not() {
     for (variable, value, hint) in [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "use http/protobuf"),
         (
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             "thrift",
@@ -199,6 +202,40 @@ fn what_is_not_supported_is_an_error_that_says_what_is() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn what_is_well_formed_but_not_built_is_off_and_told() {
+    let grpc = wanted(&[
+        // As gRPC's exporters are often told, and no address here.
+        (BASE, "localhost:4317"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTERS", "console,otlp,otlp"),
+    ])
+    .unwrap();
+    assert_eq!(grpc.destinations, [Destination::Console]);
+    assert_eq!(grpc.unsupported.len(), 1);
+    let message = grpc.unsupported[0].to_string();
+    assert!(message.contains("OTEL_EXPORTER_OTLP_PROTOCOL"), "{message}");
+    assert!(message.contains("http/protobuf"), "{message}");
+
+    let named = wanted(&[
+        (BASE, "http://h"),
+        ("OTEL_EXPORTERS", "Langfuse,OTLP,sigNoz,langfuse"),
+    ])
+    .unwrap();
+    assert_eq!(named.destinations.len(), 1);
+    let names = named.unsupported.iter().map(|missing| match missing {
+        Unsupported::Name { name, .. } => *name,
+        other => panic!("{other}"),
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["langfuse", "signoz"]);
+
+    let switched_off = wanted(&[
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_EXPORTERS", "langfuse"),
+    ]);
+    assert_eq!(switched_off, Ok(Wanted::default()));
 }
 
 #[test]
