@@ -5,7 +5,12 @@
 //! to them. Without a journal, or with `--echo raw`, a full ring makes the loop stop reading from the agent, which then
 //! feels what it would feel without us: a full pipe.
 //!
-//! A host that is gone (EPIPE) stops the writing and nothing else.
+//! A journal that reaches its cap is written anew, and [`Echo::rebase`] turns what waits in the ring to the new file. The
+//! writer ends the one range it is at with the old file: so at most one old file stays on the disk, however long a host
+//! sleeps. What the journal dropped before the host came to it is missing from its lines.
+//!
+//! A host that is gone (EPIPE) stops the writing and nothing else. At the end a host that reads at all is waited for,
+//! within [`LONGEST_END`]; one that is slower has the journal.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,19 +20,28 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, oneshot};
 
+use crate::journal::Moved;
 use crate::process::pending_bytes;
 
 /// Bytes that may wait in memory; half of the program's budget (DESIGN §1).
 const RING_BYTES: usize = 8 << 20;
 /// Bytes read from the journal at a time.
 const CATCH_UP_CHUNK: usize = 64 << 10;
+/// Bytes written at a time. A write counts once it is done, so this much a slow host must read to be seen reading.
+const WRITE: usize = 16 << 10;
+/// As [`WRITE`], at the end: what any free page of the pipe takes.
+const LAST_WRITE: usize = 4 << 10;
 /// How long a host may take nothing at the end before the run ends without it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end may last with a host that takes all its time.
+const LONGEST_END: Duration = Duration::from_secs(30);
+/// How often it is looked whether the host has read something.
+const GLANCE: Duration = Duration::from_millis(100);
 /// How long the last bytes may sit in the pipe before we leave: envd reads on, but cuts the tail when we exit
 /// (`reference/e2b.md` §0).
 const LINGER: Duration = Duration::from_millis(250);
@@ -60,6 +74,10 @@ struct Shared {
     emptied: Notify,
     written: AtomicU64,
     gone: AtomicBool,
+    /// Nothing comes after what is in the ring.
+    ending: AtomicBool,
+    /// Bytes of the journal that could not be read back.
+    lost: AtomicU64,
 }
 
 impl Shared {
@@ -73,6 +91,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Echo {
     shared: Arc<Shared>,
+    /// A second handle, to see whether the reader empties the pipe.
+    stdout: Option<File>,
     finished: Option<oneshot::Receiver<()>>,
 }
 
@@ -83,8 +103,10 @@ pub enum Delivery {
     Complete,
     /// The host closed its end.
     Gone,
-    /// The host took nothing for five seconds.
+    /// The host took nothing for five seconds, or not everything in thirty.
     Stalled,
+    /// Everything but what could not be read back from the journal.
+    Torn,
 }
 
 impl Echo {
@@ -92,6 +114,7 @@ impl Echo {
     pub fn start(stdout: File) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (done, finished) = oneshot::channel();
+        let watched = stdout.try_clone().ok();
         let writer = Writer {
             stdout,
             shared: Arc::clone(&shared),
@@ -105,6 +128,7 @@ impl Echo {
             })?;
         Ok(Self {
             shared,
+            stdout: watched,
             finished: Some(finished),
         })
     }
@@ -162,7 +186,48 @@ impl Echo {
     /// Whether the ring takes more before it is full.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.is_gone() || self.shared.ring().bytes < RING_BYTES
+        self.free() > 0
+    }
+
+    /// How many bytes the ring takes before it is full.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        if self.is_gone() {
+            RING_BYTES
+        } else {
+            RING_BYTES.saturating_sub(self.shared.ring().bytes)
+        }
+    }
+
+    /// Bytes of the journal that could not be read back for the host.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    /// Where the ranges of this file that wait in the ring begin and end, in ascending order.
+    #[must_use]
+    pub fn marks(&self, of: &Arc<File>) -> Vec<u64> {
+        let ring = self.shared.ring();
+        let ranges = ring.items.iter().filter_map(|item| match item {
+            Item::Journal { file, from, to } if Arc::ptr_eq(file, of) => Some([*from, *to]),
+            _ => None,
+        });
+        ranges.flatten().collect()
+    }
+
+    /// Turns the ranges that wait in the ring to the file that has replaced theirs. Its marks must have been asked for
+    /// before, with nothing put in since; what the writer has taken out meanwhile, it ends with the old file.
+    pub fn rebase(&self, moved: &Moved) {
+        for item in &mut self.shared.ring().items {
+            if let Item::Journal { file, from, to } = item
+                && Arc::ptr_eq(file, &moved.from)
+                && let (Some(new_from), Some(new_to)) = (moved.place(*from), moved.place(*to))
+            {
+                *file = Arc::clone(&moved.to);
+                (*from, *to) = (new_from, new_to);
+            }
+        }
     }
 
     /// Waits until the ring has room again.
@@ -176,26 +241,44 @@ impl Echo {
         self.shared.gone.load(Ordering::Relaxed)
     }
 
-    /// Writes what is left, as long as the host takes some of it every five seconds.
+    /// Writes what is left, as long as the host takes some of it every five seconds, and for half a minute at most.
     pub async fn finish(mut self) -> Delivery {
+        self.shared.ending.store(true, Ordering::Relaxed);
         self.shared.ring().closed = true;
         self.shared.filled.notify_one();
-        let Some(mut finished) = self.finished.take() else {
+        let Some(finished) = self.finished.take() else {
             return Delivery::Complete;
         };
-        loop {
-            let before = self.shared.written.load(Ordering::Relaxed);
-            if tokio::time::timeout(PATIENCE, &mut finished).await.is_ok() {
-                break;
+        let told = tokio::time::timeout(LONGEST_END, async {
+            tokio::select! {
+                _ = finished => true,
+                () = self.standstill() => false,
             }
-            if self.shared.written.load(Ordering::Relaxed) == before {
-                return Delivery::Stalled;
-            }
-        }
-        if self.is_gone() {
+        });
+        if !told.await.unwrap_or(false) {
+            Delivery::Stalled
+        } else if self.is_gone() {
             Delivery::Gone
+        } else if self.lost() > 0 {
+            Delivery::Torn
         } else {
             Delivery::Complete
+        }
+    }
+
+    /// Waits until the host has taken nothing for as long as our patience lasts.
+    async fn standstill(&self) {
+        let state = || {
+            let written = self.shared.written.load(Ordering::Relaxed);
+            (written, self.stdout.as_ref().and_then(pending_bytes))
+        };
+        let mut last = (state(), Instant::now());
+        while last.1.elapsed() < PATIENCE {
+            tokio::time::sleep(GLANCE).await;
+            let now = state();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
         }
     }
 }
@@ -246,18 +329,25 @@ impl Writer {
         }
     }
 
+    /// Writes what stands in the journal. What cannot be read back is counted and passed over: that is no fault of the
+    /// host's. Only the host's end makes an error.
     fn catch_up(&mut self, file: &File, mut from: u64, to: u64) -> io::Result<()> {
         let mut chunk = vec![0; CATCH_UP_CHUNK];
+        let mut ends_line = true;
         while from < to {
             let wanted =
                 usize::try_from(to - from).map_or(chunk.len(), |left| left.min(chunk.len()));
             let read = match file.read_at(&mut chunk[..wanted], from) {
-                Ok(0) => return Ok(()),
-                Ok(read) => read,
+                Ok(read) if read > 0 => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+                Ok(_) | Err(_) => {
+                    self.shared.lost.fetch_add(to - from, Ordering::Relaxed);
+                    // A line that was begun must not run into the next.
+                    return if ends_line { Ok(()) } else { self.write(b"\n") };
+                }
             };
             self.write(&chunk[..read])?;
+            ends_line = chunk[..read].ends_with(b"\n");
             from += read as u64;
         }
         Ok(())
@@ -266,7 +356,12 @@ impl Writer {
     /// Writes everything. Somebody who shares the pipe may have made it non-blocking, so EAGAIN is waited out.
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.stdout.write(bytes) {
+            let most = if self.shared.ending.load(Ordering::Relaxed) {
+                LAST_WRITE
+            } else {
+                WRITE
+            };
+            match self.stdout.write(&bytes[..bytes.len().min(most)]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.shared
@@ -301,3 +396,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,15 +72,21 @@ fn run_agent(
         .context("failed to start the runtime")?;
     let Ended {
         code,
-        run_id,
         spawn_error,
         finished,
         delivery,
+        journal,
+        ..
     } = runtime.block_on(supervise(config, environment, stdout, protection))?;
     if let Some(error) = spawn_error {
         say(&format!("sandtrace: {error}\n"));
     } else if talk {
-        say(&summary::of(&run_id, &finished, delivery));
+        say(&summary::of(journal.as_deref(), &finished, delivery));
+    } else if journal.is_none()
+        && let Some(undelivered) = summary::undelivered(None, delivery)
+    {
+        // Nothing is lost quietly: no journal has it, and the host is not there to be told.
+        say(&undelivered);
     }
     // A writer that is stuck in a pipe nobody reads ends with the process.
     runtime.shutdown_background();

@@ -1,7 +1,7 @@
 //! The run's transcript: every line is numbered, written to the journal, and handed to the host, in this order.
 //!
 //! Lines gather in a batch while one chunk of the agent's output is worked through; [`Transcript::commit`] then costs
-//! one write for all of them. A journal that fails is reported once and left, and the echo goes on without it.
+//! one write for all of them. A journal that fails is reported once and written no more, and the echo goes on without it.
 
 use std::time::Duration;
 
@@ -24,6 +24,11 @@ use crate::time::Now;
 /// A batch that has grown this large is committed before the chunk is done.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// The most that a byte of the agent's can become: an empty line is told in about 230 bytes.
+const EXPANSION: usize = 256;
+/// The least that is read from the agent at a time.
+const LEAST_READ: usize = 4 << 10;
+
 /// Where the run's lines go.
 #[derive(Debug)]
 pub struct Transcript {
@@ -35,6 +40,8 @@ pub struct Transcript {
     scratch: Vec<u8>,
     root: SpanId,
     last_line: Duration,
+    /// The last line was admitted: nothing may follow it.
+    over: bool,
 }
 
 impl Transcript {
@@ -55,6 +62,7 @@ impl Transcript {
             scratch: Vec::new(),
             root,
             last_line: Duration::ZERO,
+            over: false,
         }
     }
 
@@ -70,9 +78,16 @@ impl Transcript {
         self.stamper.seq()
     }
 
+    /// The journal, even one that can no longer be written: its state still can.
     #[must_use]
     pub fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()
+    }
+
+    /// The journal, as long as it gets every line.
+    #[must_use]
+    pub fn intact_journal(&self) -> Option<&Journal> {
+        self.journal().filter(|journal| !journal.is_broken())
     }
 
     /// Whether this stream of the agent may be read: with `--echo raw` or without a journal a host that does not read
@@ -83,9 +98,21 @@ impl Transcript {
         let held_back = match (self.mode, stream) {
             (EchoMode::Raw, Stream::Stdout) => true,
             (EchoMode::Raw, Stream::Stderr) | (EchoMode::Off, _) => false,
-            (EchoMode::Enriched, _) => self.journal.is_none(),
+            (EchoMode::Enriched, _) => self.intact_journal().is_none(),
         };
         !held_back || self.echo.as_ref().is_none_or(Echo::has_room)
+    }
+
+    /// How much of the agent's output to read at once, at most `most`. Where the ring is all that holds the lines, what
+    /// one read becomes must fit in it, however short the lines are.
+    #[must_use]
+    pub fn read_size(&self, most: usize) -> usize {
+        match &self.echo {
+            Some(echo) if self.mode == EchoMode::Enriched && self.intact_journal().is_none() => {
+                (echo.free() / EXPANSION).max(LEAST_READ).min(most)
+            }
+            _ => most,
+        }
     }
 
     /// Waits until [`Self::has_room_for`] holds for both streams.
@@ -141,6 +168,15 @@ impl Transcript {
 
     /// A line of our own.
     pub fn body(&mut self, now: Now, span: Option<SpanId>, body: &Body) {
+        if self.over {
+            return;
+        }
+        if matches!(body, Body::RunFinished(_)) {
+            // Whatever is to be said about the journal and the echo is said before the last line.
+            self.commit(now);
+            self.report_lost(now);
+            self.over = true;
+        }
         self.scratch.clear();
         // Serialising our own types into memory cannot fail: every map key is a string.
         if serde_json::to_writer(&mut self.scratch, body).is_err() {
@@ -238,9 +274,8 @@ impl Transcript {
         self.make_room(now);
     }
 
-    /// The journal is gone from here on. The batch in hand still goes to the host, and the next one says why.
+    /// The journal is as good as gone from here on. The batch in hand still goes to the host, and the next one says why.
     fn journal_failed(&mut self, now: Now, error: &std::io::Error) {
-        self.journal = None;
         let batch = std::mem::take(&mut self.batch);
         let message = format!("the journal cannot be written any more and ends here: {error}");
         self.warning(now, "journal_failed", message, Map::new());
@@ -248,13 +283,24 @@ impl Transcript {
         self.batch.extend_from_slice(&warning);
     }
 
+    /// Makes room in a full journal, and turns what the host has yet to get to the file that replaces it. This takes the
+    /// loop some 200 ms a time; it puts nothing into the ring meanwhile, which is what keeps the places true.
     fn make_room(&mut self, now: Now) {
-        let Some(journal) = &mut self.journal else {
+        let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_full()) else {
             return;
         };
-        match journal.compact_if_full() {
-            Ok(None) => {}
-            Ok(Some(dropped)) => {
+        if self.over {
+            // It is at most a batch above its cap, and nothing more will come.
+            return;
+        }
+        let echo = self.echo.as_ref();
+        let marks = echo.map_or_else(Vec::new, |echo| echo.marks(journal.events()));
+        match journal.compact(&marks) {
+            Ok(moved) => {
+                if let Some(echo) = echo {
+                    echo.rebase(&moved);
+                }
+                let dropped = moved.dropped;
                 let counts = json!({"resources": dropped.resources, "spans": dropped.spans, "output": dropped.output});
                 let counts = counts.as_object().cloned().unwrap_or_default();
                 self.warning(
@@ -265,10 +311,21 @@ impl Transcript {
                 );
             }
             Err(error) => {
-                let message =
-                    format!("the journal reached its cap and could not be made smaller: {error}");
-                self.warning(now, "journal_full", message, Map::new());
+                let error = std::io::Error::new(
+                    error.kind(),
+                    format!("it reached its cap and could not be made smaller: {error}"),
+                );
+                self.journal_failed(now, &error);
             }
+        }
+    }
+
+    fn report_lost(&mut self, now: Now) {
+        let lost = self.echo.as_ref().map_or(0, Echo::lost);
+        if lost > 0 {
+            let counts = Map::from_iter([("bytes".to_owned(), lost.into())]);
+            let message = "some lines could not be read back from the journal for the host";
+            self.warning(now, "echo_lost", message, counts);
         }
     }
 
@@ -311,3 +368,6 @@ fn to_json(value: &Value) -> serde_json::Value {
         other => json!(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,8 +116,7 @@ import time
 still = time.monotonic()
 while time.monotonic() < still + 1.5:
     try:
-        os.write(1, line)
-        total += len(line)
+        total += os.write(1, line)
         still = time.monotonic()
     except BlockingIOError:
         time.sleep(0.01)
@@ -161,6 +160,54 @@ fn a_host_that_is_gone_changes_nothing_for_the_agent() {
         assert_every_line(&run.journal_file("events.ndjson"));
         run.assert_journal_whole();
         run.assert_nothing_left();
+    }
+}
+
+#[test]
+fn without_a_journal_a_host_that_is_gone_is_told_to_people() {
+    let mut run = python(FLOOD).unread().without_journal().start();
+    run.close_stdout();
+    let run = run.wait();
+    assert_eq!(run.code(), 0);
+    let errors = run.errors();
+    assert!(errors.contains("left early"), "{errors}");
+    assert!(errors.contains("lost"), "{errors}");
+    assert_eq!(errors.matches('\n').count(), 1, "{errors}");
+}
+
+#[test]
+fn the_summary_leads_to_a_journal_only_if_there_is_one() {
+    let run = sh("true").flag("--verbose").run();
+    let report = format!("sandtrace report {}\n", run.journal().display());
+    assert!(run.errors().contains(&report), "{}", run.errors());
+    let run = sh("true").flag("--verbose").without_journal().run();
+    assert!(!run.errors().contains("report"), "{}", run.errors());
+    assert!(!run.errors().contains("journal"), "{}", run.errors());
+}
+
+#[test]
+fn short_lines_and_no_journal_take_no_more_memory() {
+    // An empty line is told in more than two hundred bytes.
+    let program = "
+import os
+os.write(1, b'\\n' * 4_000_000)
+open('done', 'w').write('done\\n')
+";
+    for redirection in ["", "os.dup2(2, 1)\n"] {
+        let program = program.replace("import os\n", &format!("import os\n{redirection}"));
+        let run = python(&program).unread().without_journal().start();
+        // It fills what it can and stands still.
+        let mut last = (0, std::time::Instant::now());
+        poll("a standstill", || {
+            let now = run.memory("VmHWM");
+            if now != last.0 {
+                last = (now, std::time::Instant::now());
+            }
+            (last.1.elapsed() > Duration::from_secs(3)).then_some(())
+        });
+        assert!(run.memory("VmHWM") < MEMORY, "{} KiB", run.memory("VmHWM"));
+        assert!(!run.directory().join("done").exists());
+        drop(run);
     }
 }
 

@@ -173,7 +173,8 @@ fn a_full_disk_ends_the_journal_and_nothing_else() {
     fs::create_dir(&disk).unwrap();
     // The mount is the supervisor's own and goes with it; what stands in the journal is copied before.
     let script = r#"mount -t tmpfs -o size=1m none disk || exit 99
-        "$@"; code=$?; cat disk/journal/*/events.ndjson > events; exit $code"#;
+        "$@"; code=$?; cat disk/journal/*/events.ndjson > events
+        cat disk/journal/*/state.json > state; exit $code"#;
     let mut command = Command::new("unshare");
     command
         .args([
@@ -192,6 +193,11 @@ fn a_full_disk_ends_the_journal_and_nothing_else() {
     let events = fs::read(run.directory().join("events")).unwrap();
     assert!(events.len() > 500_000, "{}", events.len());
     assert!(run.stdout.starts_with(&events));
+    // How the run ended still stands there.
+    let state = fs::read(run.directory().join("state")).unwrap();
+    let state: Value = serde_json::from_slice(&state).unwrap();
+    assert_eq!(state["status"], "finished");
+    assert_eq!(state["outcome"], "failure");
 }
 
 #[test]
@@ -205,4 +211,6 @@ fn a_limit_on_the_size_of_files_ends_the_journal_and_nothing_else() {
         .args(["--journal", "journal", "--", "python3", "-c", TALKER]);
     let run = case.start_as(command).wait();
     assert_unharmed(&run);
+    let state: Value = serde_json::from_slice(&run.journal_file("state.json")).unwrap();
+    assert_eq!(state["status"], "finished");
 }

@@ -14,8 +14,15 @@ use super::values::{
 
 pub use crate::session::{Capture, SurvivorPolicy};
 
-/// Where journals go when neither HOME nor XDG_STATE_HOME says where.
-pub const HOMELESS_JOURNAL: &str = "/var/tmp/sandtrace";
+/// Where journals go when neither HOME nor XDG_STATE_HOME says where: in a place that all users share, so each has a
+/// directory of its own.
+#[must_use]
+pub fn homeless_journal() -> PathBuf {
+    PathBuf::from(format!(
+        "/var/tmp/sandtrace-{}",
+        nix::unistd::geteuid().as_raw()
+    ))
+}
 
 /// All that `sandtrace run` was told.
 #[derive(Debug, Clone)]
@@ -102,7 +109,8 @@ impl fmt::Display for Notice {
         match self {
             Self::NoHome => write!(
                 f,
-                "neither HOME nor XDG_STATE_HOME is an absolute path, so the journal is in {HOMELESS_JOURNAL}"
+                "neither HOME nor XDG_STATE_HOME is an absolute path, so the journal is in {}",
+                homeless_journal().display()
             ),
         }
     }
@@ -311,7 +319,7 @@ impl Source<'_> {
             Some((_, value)) => Ok(Journal::Directory(PathBuf::from(value))),
             None => Ok(Journal::Directory(self.state_home().unwrap_or_else(|| {
                 notices.push(Notice::NoHome);
-                PathBuf::from(HOMELESS_JOURNAL)
+                homeless_journal()
             }))),
         }
     }

@@ -42,7 +42,7 @@ TRACEPARENT makes the run part of the caller's trace.
 
 The journal of a run is the directory DIR/RUN: events.ndjson (all that the run
 printed), traces.jsonl (its spans, as OTLP) and state.json. Without HOME and
-XDG_STATE_HOME, DIR is /var/tmp/sandtrace.
+XDG_STATE_HOME, DIR is /var/tmp/sandtrace-UID.
 
 Examples:
   sandtrace run -- python3 agent.py

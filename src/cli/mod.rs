@@ -22,7 +22,7 @@ use std::ffi::OsString;
 use clap::Parser;
 
 pub use config::{
-    Capture, EchoMode, HOMELESS_JOURNAL, Journal, Notice, ReportConfig, RunConfig, SurvivorPolicy,
+    Capture, EchoMode, Journal, Notice, ReportConfig, RunConfig, SurvivorPolicy, homeless_journal,
 };
 pub use duration::{DurationError, parse as parse_duration};
 pub use error::{CliError, UsageError, ValueProblem};

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 /// How many lines were dropped, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,6 +15,25 @@ pub struct Dropped {
     pub spans: u64,
     /// Lines of the agent and `sandtrace.output`.
     pub output: u64,
+}
+
+/// What became of a file that was made smaller.
+#[derive(Debug)]
+pub struct Moved {
+    pub from: Arc<File>,
+    pub to: Arc<File>,
+    pub dropped: Dropped,
+    /// Places in the old file and in the new one.
+    pub(super) places: Vec<(u64, u64)>,
+}
+
+impl Moved {
+    /// Where a marked place of the old file is in the new one: what followed it and was kept follows it there.
+    #[must_use]
+    pub fn place(&self, old: u64) -> Option<u64> {
+        let found = self.places.binary_search_by_key(&old, |(old, _)| *old);
+        found.ok().map(|at| self.places[at].1)
+    }
 }
 
 /// What a line is worth.
@@ -57,9 +77,16 @@ impl Read for FromStart<'_> {
     }
 }
 
-/// Copies what stays of `from` to `to`, so that it takes at most `target` bytes if lifecycle lines allow. Returns the
-/// new length and what was dropped.
-pub(super) fn compact(from: &File, to: &File, target: u64) -> io::Result<(u64, Dropped)> {
+/// What [`compact`] has done.
+pub(super) struct Compacted {
+    pub(super) length: u64,
+    pub(super) dropped: Dropped,
+    pub(super) places: Vec<(u64, u64)>,
+}
+
+/// Copies what stays of `from` to `to`, so that it takes at most `target` bytes if lifecycle lines allow. `marks` are
+/// places between lines, in ascending order.
+pub(super) fn compact(from: &File, to: &File, target: u64, marks: &[u64]) -> io::Result<Compacted> {
     let mut sizes = [0_u64; 3];
     let mut total = 0;
     each_line(from, |line| {
@@ -80,9 +107,15 @@ pub(super) fn compact(from: &File, to: &File, target: u64) -> io::Result<(u64, D
         share
     });
     let mut dropped = Dropped::default();
-    let mut length = 0;
+    let (mut at, mut length) = (0, 0);
+    let mut marks = marks.iter().copied().peekable();
+    let mut places = Vec::new();
     let mut out = BufWriter::with_capacity(256 << 10, to);
     each_line(from, |line| {
+        while let Some(mark) = marks.next_if(|mark| *mark <= at) {
+            places.push((mark, length));
+        }
+        at += line.len() as u64;
         let slot = match Worth::of(line) {
             Worth::Resources => Some((&mut quota[0], &mut dropped.resources)),
             Worth::SpanCopy => Some((&mut quota[1], &mut dropped.spans)),
@@ -100,7 +133,12 @@ pub(super) fn compact(from: &File, to: &File, target: u64) -> io::Result<(u64, D
         out.write_all(line)
     })?;
     out.flush()?;
-    Ok((length, dropped))
+    places.extend(marks.map(|mark| (mark, length)));
+    Ok(Compacted {
+        length,
+        dropped,
+        places,
+    })
 }
 
 /// Calls `visit` with each line, its newline included. A line is as long as the relay lets it be, so memory is bounded.

@@ -11,9 +11,14 @@
 //! cannot be made or written to is a warning, never the end of a run. One run keeps at most [`CAP_BYTES`]; above that
 //! the oldest resource samples and span copies go, then the oldest output of the agent, never a lifecycle line; each
 //! is counted. Runs older than a week are removed when the next one starts.
+//!
+//! A journal that is made smaller is written anew, for which the disk briefly holds half a cap more. The file before it
+//! goes once its readers let go of it; the echo holds at most one such file while a host stands still, so a run takes
+//! no more of the disk than its cap and one old file of events.
 
 mod compaction;
 mod retention;
+mod root;
 mod state;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -22,7 +27,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use self::compaction::Dropped;
+pub use self::compaction::{Dropped, Moved};
 pub use self::retention::remove_old_runs;
 pub use self::state::{RunState, Status};
 
@@ -73,15 +78,24 @@ impl Journal {
     ///
     /// [`JournalError::RunExists`] if the run id is taken, else [`JournalError::Create`].
     pub fn create(root: &Path, run_id: &str) -> Result<Self, JournalError> {
-        let create = |path: &Path| {
-            let path = path.to_owned();
-            move |source| JournalError::Create { path, source }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .map_err(create(root))?;
+        root::make(root).map_err(not_created(root))?;
+        Self::create_in(root, run_id)
+    }
+
+    /// As [`Self::create`], in a root that nobody chose: it must be a directory that only we can write to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::create`].
+    pub fn create_private(root: &Path, run_id: &str) -> Result<Self, JournalError> {
+        root::make(root)
+            .and_then(|()| root::require_private(root))
+            .map_err(not_created(root))?;
+        Self::create_in(root, run_id)
+    }
+
+    /// Makes the run's directory below a root that is there. Made by us, it is ours, whoever owns the root.
+    fn create_in(root: &Path, run_id: &str) -> Result<Self, JournalError> {
         let directory = root.join(run_id);
         match DirBuilder::new().mode(0o700).create(&directory) {
             Ok(()) => {}
@@ -99,7 +113,7 @@ impl Journal {
             }
         }
         let path = directory.join(EVENTS);
-        let events = new_file(&path).map_err(create(&path))?;
+        let events = new_file(&path).map_err(not_created(&path))?;
         Ok(Self {
             directory,
             events: Arc::new(events),
@@ -107,6 +121,13 @@ impl Journal {
             cap: EVENTS_CAP_BYTES,
             broken: false,
         })
+    }
+
+    /// As if events had this share of the disk.
+    #[cfg(test)]
+    pub(crate) fn with_cap(mut self, cap: u64) -> Self {
+        self.cap = cap;
+        self
     }
 
     /// The run's directory.
@@ -145,58 +166,73 @@ impl Journal {
         }))
     }
 
-    /// Makes room if the journal has reached its cap. The file is replaced; who still reads the old one keeps it.
+    /// Whether a write has failed, after which nothing is written any more.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether the events have reached their share of the cap.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.broken && self.length >= self.cap
+    }
+
+    /// The file that the next batch goes to.
+    #[must_use]
+    pub fn events(&self) -> &Arc<File> {
+        &self.events
+    }
+
+    /// Makes room. The file is replaced; who still reads the old one keeps it. `marks` are places between lines of the
+    /// old file, in ascending order; [`Moved`] says where they are in the new one.
     ///
     /// # Errors
     ///
-    /// The error of reading, writing or renaming; the journal goes on unchanged.
-    pub fn compact_if_full(&mut self) -> io::Result<Option<Dropped>> {
-        if self.broken || self.length < self.cap {
-            return Ok(None);
-        }
-        let path = self.directory.join(EVENTS);
+    /// The error of reading, writing or renaming, or that there is nothing to drop. The journal is broken then: to go on
+    /// would be to grow without bound.
+    pub fn compact(&mut self, marks: &[u64]) -> io::Result<Moved> {
         let fresh = self.directory.join("events.ndjson.new");
-        // A fresh file of an attempt that failed is in nobody's use.
-        match fs::remove_file(&fresh) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        let compacted = self.compact_into(&fresh, marks);
+        if compacted.is_err() {
+            self.broken = true;
+            // It may never have been made.
+            fs::remove_file(&fresh).ok();
         }
-        let target = new_file(&fresh)?;
-        let outcome = compaction::compact(&self.events, &target, self.cap / 2);
-        match outcome {
-            Ok((length, dropped)) => {
-                fs::rename(&fresh, &path)?;
-                self.events = Arc::new(target);
-                self.length = length;
-                Ok(Some(dropped))
-            }
-            Err(error) => {
-                // Trying again with every line would cost more than a file above its cap.
-                self.cap = u64::MAX;
-                fs::remove_file(&fresh)?;
-                Err(error)
-            }
-        }
+        compacted
     }
 
-    /// Writes how the run stands, all or nothing.
+    fn compact_into(&mut self, fresh: &Path, marks: &[u64]) -> io::Result<Moved> {
+        let target = new_file(fresh)?;
+        let compacted = compaction::compact(&self.events, &target, self.cap / 2, marks)?;
+        if compacted.length >= self.cap {
+            return Err(io::Error::other("nothing in it may be dropped"));
+        }
+        fs::rename(fresh, self.directory.join(EVENTS))?;
+        let to = Arc::new(target);
+        let from = std::mem::replace(&mut self.events, Arc::clone(&to));
+        self.length = compacted.length;
+        Ok(Moved {
+            from,
+            to,
+            places: compacted.places,
+            dropped: compacted.dropped,
+        })
+    }
+
+    /// Writes how the run stands, all or nothing; on a full disk over the state before.
     ///
     /// # Errors
     ///
     /// The error of writing or renaming.
     pub fn write_state(&self, state: &RunState) -> io::Result<()> {
-        let path = self.directory.join(STATE);
-        let fresh = self.directory.join("state.json.new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(state)?)?;
-        fs::rename(fresh, path)
+        state.write(&self.directory.join(STATE))
     }
+}
+
+fn not_created(path: &Path) -> impl FnOnce(io::Error) -> JournalError {
+    let path = path.to_owned();
+    move |source| JournalError::Create { path, source }
 }
 
 /// A new file for appending, readable by its owner alone. `O_EXCL` follows no link that somebody left there.
@@ -270,7 +306,8 @@ mod tests {
             journal.append(sample.as_bytes()).unwrap();
             journal.append(line.as_bytes()).unwrap();
         }
-        let dropped = journal.compact_if_full().unwrap().unwrap();
+        assert!(journal.is_full());
+        let dropped = journal.compact(&[]).unwrap().dropped;
         let text = fs::read_to_string(journal.directory().join(EVENTS)).unwrap();
         assert_eq!(text.len() as u64, journal.length);
         assert!(journal.length <= 20_000, "{}", journal.length);
@@ -292,5 +329,58 @@ mod tests {
                 .unwrap()
                 .ends_with("{\"later\":1}\n")
         );
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_made_smaller_is_left() {
+        let root = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(root.path(), "run-1").unwrap();
+        journal.cap = 100;
+        journal.append(&b"{}\n".repeat(50)).unwrap();
+        // Somebody's directory is in the way, and stays.
+        fs::create_dir(journal.directory().join("events.ndjson.new")).unwrap();
+        journal.compact(&[]).unwrap_err();
+        assert!(!journal.is_full(), "there is no second attempt");
+        assert!(journal.append(b"{}\n").unwrap().is_none());
+
+        let mut journal = Journal::create(root.path(), "run-2").unwrap();
+        journal.cap = 100;
+        let lifecycle = b"{\"type\":\"sandtrace.warning\",\"data\":{}}\n";
+        journal.append(&lifecycle.repeat(10)).unwrap();
+        journal.compact(&[]).unwrap_err();
+        assert!(journal.is_broken());
+        assert!(!journal.directory().join("events.ndjson.new").exists());
+    }
+
+    #[test]
+    fn a_place_between_lines_moves_with_what_follows_it() {
+        let root = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(root.path(), "run-1").unwrap();
+        journal.cap = 40;
+        // Ten lines of ten bytes, of which two fit.
+        for n in 0..10 {
+            journal
+                .append(format!("{{\"n\":{n:03}}}\n").as_bytes())
+                .unwrap();
+        }
+        let moved = journal.compact(&[0, 30, 80, 90, 100]).unwrap();
+        let places = [0, 30, 80, 90, 100].map(|place| moved.place(place).unwrap());
+        assert_eq!(places, [0, 0, 0, 10, 20]);
+        assert_eq!(moved.place(1), None);
+    }
+
+    #[test]
+    fn a_state_follows_no_link() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = Journal::create(root.path(), "run-1").unwrap();
+        let precious = root.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        let fresh = journal.directory().join("state.json.new");
+        std::os::unix::fs::symlink(&precious, &fresh).unwrap();
+        journal
+            .write_state(&RunState::new(Status::Running))
+            .unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert!(journal.directory().join(STATE).is_file());
     }
 }

@@ -1,5 +1,11 @@
 //! `state.json`: how a run stands, for whoever comes by later.
 
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
 use sandtrace_client::wire::Outcome;
 use serde::{Deserialize, Serialize};
 
@@ -51,4 +57,49 @@ impl RunState {
             last_seq: None,
         }
     }
+
+    /// Replaces the file at `path`, all or nothing. A disk that has no room for a second file gets the text written over
+    /// the first: a state that may be torn by a crash is worth more than one that says `running` for ever.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(self)?;
+        let fresh = path.with_extension("json.new");
+        match replace(&fresh, path, &text) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+                ) =>
+            {
+                fs::remove_file(&fresh).ok();
+                overwrite(path, &text)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+fn replace(fresh: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    // One that a crash left, or a link that somebody put there, is not written through.
+    match fs::remove_file(fresh) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(fresh)?;
+    file.write_all(text)?;
+    fs::rename(fresh, path)
+}
+
+fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)?;
+    // The blocks it has are used before they are given back.
+    file.write_all(text)?;
+    file.set_len(text.len() as u64)
 }

@@ -41,6 +41,6 @@ pub use protection::{Abilities, Protection};
 pub use reaper::{Reaped, Usage, become_subreaper, reap};
 pub use signal::{Signalled, Signals};
 pub use spawn::{Command, Group, SpawnError, Spawned, spawn};
-pub use stat::{Process, State, own_start_ticks};
+pub use stat::{Process, State, own_start_ticks, start_ticks};
 pub use stdio::{Stderr, keep_stdout};
 pub use tree::{Sweep, Tree};

@@ -39,6 +39,13 @@ pub fn own_start_ticks() -> Option<u64> {
     read(Pid::this()).ok().map(|process| process.start_ticks)
 }
 
+/// As [`own_start_ticks`], of any process that is there.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+    read(pid).ok().map(|process| process.start_ticks)
+}
+
 /// Reads one process; `NotFound` once it is gone.
 pub(super) fn read(pid: Pid) -> io::Result<Process> {
     let mut line = [0; 2048];

@@ -1,12 +1,14 @@
 //! The end of a run: the verdict is said, the telemetry flushed, the last line said, and the host seen off.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sandtrace_client::wire::{Body, RunFinished, Survivor, Telemetry as TelemetryCounts};
 use serde_json::Map;
 
 use super::prepare::{SuperviseError, system};
+use super::processes::Fate;
 use super::{STDERR_RETRY, STOP_SIGNALS, Supervisor};
 use crate::echo::Delivery;
 use crate::journal::Status;
@@ -26,7 +28,7 @@ impl Supervisor {
         mut self,
         flush_timeout: Duration,
         signals: &mut Signals,
-    ) -> Result<(RunFinished, Delivery), SuperviseError> {
+    ) -> Result<(RunFinished, Delivery, Option<PathBuf>), SuperviseError> {
         let mut patience = Patience {
             signals,
             stop_signals: self.stop_signals,
@@ -38,16 +40,7 @@ impl Supervisor {
         self.transcript
             .body(now, None, &Body::AgentExited(verdict.clone()));
         self.transcript.commit(now);
-        for process in self.tree.descendants().unwrap_or_default() {
-            let Ok(pid) = u32::try_from(process.pid.as_raw()) else {
-                continue;
-            };
-            self.survivors.entry(pid).or_insert(Survivor {
-                pid,
-                command: process.command,
-                killed: false,
-            });
-        }
+        self.note_survivors(Fate::Left);
         let before = self.telemetry.as_ref().map(Telemetry::counts);
         let flushed = patience.bound(self.flush(flush_timeout)).await;
         let counts = flushed.or(before).unwrap_or_default();
@@ -71,8 +64,10 @@ impl Supervisor {
             // The last line is written; a state that says `running` is corrected by whoever finds no such process.
             journal.write_state(&self.state).ok();
         }
+        let journal = self.transcript.intact_journal();
+        let journal = journal.map(|journal| journal.directory().to_owned());
         let delivery = patience.bound(self.transcript.finish(now)).await;
-        Ok((finished, delivery.unwrap_or(Delivery::Stalled)))
+        Ok((finished, delivery.unwrap_or(Delivery::Stalled), journal))
     }
 
     /// Relays the last of the agent's stderr, and counts what its reader did not take.

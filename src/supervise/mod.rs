@@ -9,32 +9,34 @@
 
 mod ending;
 mod prepare;
+mod processes;
+mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use opentelemetry::trace::SpanId;
 use sandtrace_client::wire::{
-    AgentExited, Body, Heartbeat, Limits, Resources, RunFinished, RunStarted, SandboxResources,
-    Stream, Survivor, Versions, WIRE_VERSION,
+    AgentExited, Body, Heartbeat, Limits, RunFinished, RunStarted, SandboxResources, Stream,
+    Survivor, Versions, WIRE_VERSION,
 };
 use serde_json::Map;
 use tokio::sync::mpsc;
 
 use self::prepare::{Prepared, executable_name, system};
-use crate::agent::{Decoded, Fragment, Lines, MAX_LINE, decode};
+use self::streams::{last_words, read};
+use crate::agent::{Lines, MAX_LINE};
 use crate::cli::{EchoMode, RunConfig};
 use crate::echo::{Delivery, Echo};
 use crate::journal::{self, RunState};
 use crate::process::{
-    Abilities, Group, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
-    Termination, Tree, become_subreaper, reap, signal, spawn,
+    Abilities, Group, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr, Tree,
+    become_subreaper, spawn,
 };
 use crate::resources::Sampler;
 use crate::session::semconv::span as span_name;
@@ -47,18 +49,12 @@ pub use self::prepare::{SuperviseError, resumes};
 
 /// Read from a pipe at a time.
 const CHUNK: usize = 128 << 10;
-/// A resource event comes at most this often, and at each end of a tool.
-const RESOURCES_EVERY: Duration = Duration::from_secs(5);
 /// Silence after which a heartbeat says that the run goes on.
 const HEARTBEAT_AFTER: Duration = Duration::from_secs(20);
 /// How often children are looked for that a lost SIGCHLD would have announced, and the heartbeat is considered.
 const BEAT: Duration = Duration::from_secs(1);
-/// How long KILL may take on the loop's own time.
-const KILL_BOUND: Duration = Duration::from_secs(1);
 /// What may still be read, room or not, once the agent is gone: all that its stdout can hold.
 const LEFTOVER: usize = 256 << 10;
-/// What is read of either stream when nobody waits for it any more: as much as a user may make a pipe hold.
-const LAST_WORDS: usize = 1 << 20;
 /// How often stderr is tried again while its reader is behind.
 const STDERR_RETRY: Duration = Duration::from_millis(20);
 /// What asks a run to stop. Every other signal is the agent's business.
@@ -79,6 +75,8 @@ pub struct Ended {
     pub spawn_error: Option<String>,
     pub finished: RunFinished,
     pub delivery: Delivery,
+    /// The run's directory, if its journal got every line.
+    pub journal: Option<PathBuf>,
 }
 
 /// The clocks, read in one place.
@@ -172,6 +170,7 @@ pub async fn supervise(
         last_sample: None,
         last_resources: None,
         state: prepare::run_state(&prepared.run_id, trace_id, clock.wall),
+        held: Vec::new(),
     };
     supervisor.announce(
         &config,
@@ -196,7 +195,7 @@ pub async fn supervise(
         }
         Err(error) => Some(supervisor.not_spawned(&config, error)),
     };
-    let (finished, delivery) = supervisor
+    let (finished, delivery, journal) = supervisor
         .finish(config.flush_timeout, &mut signals)
         .await?;
     let code = finished
@@ -209,6 +208,7 @@ pub async fn supervise(
         spawn_error,
         finished,
         delivery,
+        journal,
     })
 }
 
@@ -233,6 +233,8 @@ struct Supervisor {
     last_sample: Option<SandboxResources>,
     last_resources: Option<Duration>,
     state: RunState,
+    /// Pipes that somebody besides the agent holds, kept until we leave.
+    held: Vec<Pipe>,
 }
 
 impl Supervisor {
@@ -363,10 +365,12 @@ impl Supervisor {
             let err_room = self.transcript.has_room_for(Stream::Stderr);
             // Without a copy elsewhere a slow reader of stderr holds the agent back, as it would without us.
             let is_taken = !self.stderr_is_only_copy() || self.stderr.has_room_for(err_chunk.len());
+            let out_size = self.transcript.read_size(out_chunk.len());
+            let err_size = self.transcript.read_size(err_chunk.len());
             let happening = tokio::select! {
                 signal = signals.recv() => Happening::Signal(signal),
-                read = read(&mut stdout, &mut out_chunk), if stdout.is_some() && out_room => Happening::Stdout(read),
-                read = read(&mut stderr, &mut err_chunk), if stderr.is_some() && err_room && is_taken => Happening::Stderr(read),
+                read = read(&mut stdout, &mut out_chunk[..out_size]), if stdout.is_some() && out_room => Happening::Stdout(read),
+                read = read(&mut stderr, &mut err_chunk[..err_size]), if stderr.is_some() && err_room && is_taken => Happening::Stderr(read),
                 () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
                 Some(sample) = samples.recv() => Happening::Sample(sample),
                 () = until(due) => Happening::Due,
@@ -404,10 +408,10 @@ impl Supervisor {
                 Happening::Sample(sample) => self.sampled(sample),
                 Happening::Due if self.drain_is_over() => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
-                    for chunk in last_words(&mut stdout, &mut out_chunk) {
+                    for chunk in last_words(stdout.as_mut(), &mut out_chunk) {
                         self.stdout_chunk(&mut out_lines, &chunk);
                     }
-                    for chunk in last_words(&mut stderr, &mut err_chunk) {
+                    for chunk in last_words(stderr.as_mut(), &mut err_chunk) {
                         if self.stderr_is_only_copy() {
                             self.stderr.write_last(&chunk);
                         } else {
@@ -420,6 +424,9 @@ impl Supervisor {
                     let now = self.clock.now();
                     out_lines.finish(&mut |fragment| self.stdout_fragment(now, &fragment));
                     err_lines.finish(&mut |fragment| self.stderr_fragment(now, &fragment));
+                    // Whoever writes there still must not die of it before we say who is left.
+                    self.held
+                        .extend([stdout.take(), stderr.take()].into_iter().flatten());
                     self.take(Input::StdoutClosed);
                     self.take(Input::StderrClosed);
                 }
@@ -433,91 +440,7 @@ impl Supervisor {
             self.carry_out();
         }
         drop(sampler);
-    }
-
-    /// Registers the agent's pipes with the runtime. Where the kernel refuses, the agent cannot be heard and would stop
-    /// at a full pipe: it is ended, and its verdict taken, as for any other.
-    fn watch(&mut self, stdout: OwnedFd, stderr: OwnedFd) -> (Option<Pipe>, Option<Pipe>) {
-        match (Pipe::new(stdout), Pipe::new(stderr)) {
-            (Ok(stdout), Ok(stderr)) => (Some(stdout), Some(stderr)),
-            (Err(error), _) | (_, Err(error)) => {
-                let message =
-                    format!("the agent's output cannot be watched, so it is ended: {error}");
-                self.warn("output_unwatchable", &message);
-                self.kill_tree();
-                self.take(Input::StdoutClosed);
-                self.take(Input::StderrClosed);
-                (None, None)
-            }
-        }
-    }
-
-    /// Whether what stderr's reader does not take is lost, for it stands neither in the journal nor in the echo.
-    fn stderr_is_only_copy(&self) -> bool {
-        self.echo != EchoMode::Enriched && self.transcript.journal().is_none()
-    }
-
-    fn stdout_chunk(&mut self, lines: &mut Lines, chunk: &[u8]) {
-        self.transcript.raw(chunk);
-        // What arrives together gets one time: a clock per line would cost more than the line.
-        let now = self.clock.now();
-        lines.push(chunk, &mut |fragment| self.stdout_fragment(now, &fragment));
-    }
-
-    fn drain_is_over(&self) -> bool {
-        self.session
-            .drain_ends()
-            .is_some_and(|end| self.clock.now().uptime >= end)
-    }
-
-    /// A line, or a fragment of one, of the agent's stdout.
-    fn stdout_fragment(&mut self, now: Now, fragment: &Fragment<'_>) {
-        self.effects.clear();
-        if fragment.part.is_some() {
-            self.session.handle(now, Input::Fragment, &mut self.effects);
-            self.echo_line(now, |transcript, span| {
-                transcript.output(now, span, Stream::Stdout, fragment)
-            });
-            return;
-        }
-        let decoded = decode(fragment.bytes);
-        self.session
-            .handle(now, Input::Line(&decoded), &mut self.effects);
-        match decoded {
-            Decoded::Event(_) | Decoded::Unrecognised => {
-                self.echo_line(now, |transcript, span| {
-                    transcript.agent_line(now, span, fragment.bytes)
-                });
-            }
-            Decoded::Text | Decoded::Forged => {
-                self.echo_line(now, |transcript, span| {
-                    transcript.output(now, span, Stream::Stdout, fragment)
-                });
-            }
-        }
-    }
-
-    fn stderr_fragment(&mut self, now: Now, fragment: &Fragment<'_>) {
-        self.effects.clear();
-        self.session
-            .handle(now, Input::Stderr(fragment.bytes), &mut self.effects);
-        self.echo_line(now, |transcript, span| {
-            transcript.output(now, span, Stream::Stderr, fragment)
-        });
-    }
-
-    /// Spans that a line opened stand before it, those it closed after it.
-    fn echo_line(&mut self, now: Now, line: impl FnOnce(&mut Transcript, SpanId)) {
-        for span in self.effects.spans.opened.drain(..) {
-            self.transcript.opened(now, &span);
-        }
-        line(
-            &mut self.transcript,
-            self.effects
-                .line_span
-                .unwrap_or_else(|| self.session.root()),
-        );
-        self.settle(now);
+        self.held.extend([stdout, stderr].into_iter().flatten());
     }
 
     /// Hands an input without a line to the session.
@@ -547,28 +470,6 @@ impl Supervisor {
         self.actions.extend(self.effects.actions.drain(..));
     }
 
-    fn echo_resources(&mut self, now: Now) {
-        if let Some(sample) = &self.last_sample {
-            let body = Body::Resources(Box::new(Resources {
-                sandbox: sample.clone(),
-            }));
-            self.transcript.passing(now, &body);
-            self.last_resources = Some(now.uptime);
-        }
-    }
-
-    fn sampled(&mut self, sample: SandboxResources) {
-        let now = self.clock.now();
-        self.take(Input::Sampled(&sample));
-        self.last_sample = Some(sample);
-        if self
-            .last_resources
-            .is_none_or(|last| now.uptime.saturating_sub(last) >= RESOURCES_EVERY)
-        {
-            self.echo_resources(now);
-        }
-    }
-
     fn beat(&mut self) {
         self.reap();
         // What a slow reader of stderr has yet to get.
@@ -582,150 +483,6 @@ impl Supervisor {
             self.transcript.passing(now, &Body::Heartbeat(heartbeat));
         }
     }
-
-    fn reap(&mut self) {
-        for reaped in reap() {
-            self.reaped(reaped.pid, reaped.termination);
-        }
-        if self.agent.is_none()
-            && self
-                .tree
-                .descendants()
-                .is_ok_and(|processes| processes.is_empty())
-        {
-            self.take(Input::TreeEmpty);
-        }
-    }
-
-    fn reaped(&mut self, pid: Pid, termination: Termination) {
-        if self.agent == Some(pid) {
-            self.agent = None;
-            self.take(Input::Exited(termination));
-        }
-    }
-
-    fn signalled(&mut self, signal: Signal) {
-        match signal {
-            stop if STOP_SIGNALS.contains(&stop) => {
-                self.stop_signals += 1;
-                self.take(Input::StopSignal(stop as i32));
-            }
-            Signal::SIGTSTP => {
-                // Stopped from the terminal: the agent first, unless the terminal has told it already; then we. Whoever
-                // continues us sends CONT, which is forwarded like any other signal.
-                if self.group == Group::Own {
-                    self.to_agent(Signal::SIGSTOP);
-                }
-                if let Err(errno) = signal::raise_stop() {
-                    self.warn(
-                        "stop_failed",
-                        &format!("the supervisor could not stop itself: {}", errno.desc()),
-                    );
-                }
-            }
-            other if self.group.hears_from_terminal(other) => {}
-            other => self.to_agent(other),
-        }
-    }
-
-    fn to_agent(&self, signal: Signal) {
-        if let Some(agent) = self.agent {
-            // It may have died a moment ago; its wait status will tell.
-            signal::send(agent, signal).ok();
-        }
-    }
-
-    /// Does what the session asked for.
-    fn carry_out(&mut self) {
-        while let Some(action) = self.actions.pop_front() {
-            match action {
-                Action::SignalAgent(number) => {
-                    // With a shared group the terminal has told the agent already. The kernel does not say who sent
-                    // us a signal, so of these an INT or HUP sent to us alone, by kill(1), is not passed on there.
-                    let signal = Signal::try_from(number).ok();
-                    if let Some(signal) =
-                        signal.filter(|signal| !self.group.hears_from_terminal(*signal))
-                    {
-                        self.to_agent(signal);
-                    }
-                }
-                Action::SignalTree(number) => {
-                    self.note_survivors();
-                    if let Ok(signal) = Signal::try_from(number) {
-                        // Without /proc there is no tree to see; the sweep after it ends what it can.
-                        self.tree.kill(signal).ok();
-                    }
-                    self.reap();
-                }
-                Action::KillTree => self.kill_tree(),
-                // Whose patience is over after an abort, `ending` knows by the number of signals.
-                Action::Finish(verdict) | Action::Abort(verdict) => self.verdict = Some(verdict),
-            }
-        }
-        self.transcript.commit(self.clock.now());
-    }
-
-    /// What is still there once the agent is gone outlived it; we end it.
-    fn note_survivors(&mut self) {
-        if self.agent.is_some() {
-            return;
-        }
-        for process in self.tree.descendants().unwrap_or_default() {
-            let Ok(pid) = u32::try_from(process.pid.as_raw()) else {
-                continue;
-            };
-            self.survivors.entry(pid).or_insert(Survivor {
-                pid,
-                command: process.command,
-                killed: true,
-            });
-        }
-    }
-
-    fn kill_tree(&mut self) {
-        self.note_survivors();
-        let sweep = self.tree.sweep_kill(KILL_BOUND);
-        for reaped in sweep.reaped {
-            self.reaped(reaped.pid, reaped.termination);
-        }
-        for process in sweep.survivors {
-            let Ok(pid) = u32::try_from(process.pid.as_raw()) else {
-                continue;
-            };
-            self.survivors.insert(
-                pid,
-                Survivor {
-                    pid,
-                    command: process.command,
-                    killed: false,
-                },
-            );
-        }
-        self.reap();
-    }
-}
-
-async fn read(pipe: &mut Option<Pipe>, chunk: &mut [u8]) -> io::Result<usize> {
-    match pipe {
-        Some(pipe) => pipe.read(chunk).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// What sits in a pipe now, which is closed by this; at most [`LAST_WORDS`], for somebody may write on.
-fn last_words(pipe: &mut Option<Pipe>, buffer: &mut [u8]) -> Vec<Vec<u8>> {
-    let mut chunks = Vec::new();
-    let mut left = LAST_WORDS;
-    if let Some(mut pipe) = pipe.take() {
-        while let Ok(length @ 1..) = pipe.try_read(buffer) {
-            chunks.push(buffer[..length].to_vec());
-            left = left.saturating_sub(length);
-            if left == 0 {
-                break;
-            }
-        }
-    }
-    chunks
 }
 
 async fn until(due: Option<tokio::time::Instant>) {

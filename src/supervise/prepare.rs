@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use opentelemetry::trace::{SpanId, TraceId};
 
-use crate::cli::{Journal as JournalPlace, RunConfig};
+use crate::cli::{Journal as JournalPlace, RunConfig, homeless_journal};
 use crate::journal::{self, Journal, JournalError, RunState, Status, TRACES_CAP_BYTES};
 use crate::process::{Command, own_start_ticks};
 use crate::session::{SessionConfig, TraceContext, id};
@@ -184,7 +184,12 @@ fn open_journal(
     let JournalPlace::Directory(root) = &config.journal else {
         return Ok(Ok(None));
     };
-    match Journal::create(root, run_id) {
+    let created = if *root == homeless_journal() {
+        Journal::create_private(root, run_id)
+    } else {
+        Journal::create(root, run_id)
+    };
+    match created {
         Ok(journal) => Ok(Ok(Some(journal))),
         Err(error @ JournalError::RunExists { .. }) => Err(SuperviseError::Journal(error)),
         Err(JournalError::Create { path, source }) => Ok(Err(format!(

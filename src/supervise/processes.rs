@@ -1,0 +1,144 @@
+//! The agent's processes: reaped, signalled, and ended as the session asks.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use sandtrace_client::wire::Survivor;
+
+use super::{STOP_SIGNALS, Supervisor};
+use crate::process::{Group, Termination, reap, signal};
+use crate::session::{Action, Input};
+
+/// How long KILL may take on the loop's own time.
+const KILL_BOUND: Duration = Duration::from_secs(1);
+
+/// What becomes of a process that outlives the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Left,
+    Ended,
+}
+
+impl Supervisor {
+    pub(super) fn reap(&mut self) {
+        for reaped in reap() {
+            self.reaped(reaped.pid, reaped.termination);
+        }
+        if self.agent.is_none()
+            && self
+                .tree
+                .descendants()
+                .is_ok_and(|processes| processes.is_empty())
+        {
+            self.take(Input::TreeEmpty);
+        }
+    }
+
+    pub(super) fn reaped(&mut self, pid: Pid, termination: Termination) {
+        if self.agent == Some(pid) {
+            self.agent = None;
+            self.take(Input::Exited(termination));
+        }
+    }
+
+    pub(super) fn signalled(&mut self, signal: Signal) {
+        match signal {
+            stop if STOP_SIGNALS.contains(&stop) => {
+                self.stop_signals += 1;
+                self.take(Input::StopSignal(stop as i32));
+            }
+            Signal::SIGTSTP => {
+                // Stopped from the terminal: the agent first, unless the terminal has told it already; then we. Whoever
+                // continues us sends CONT, which is forwarded like any other signal.
+                if self.group == Group::Own {
+                    self.to_agent(Signal::SIGSTOP);
+                }
+                if let Err(errno) = signal::raise_stop() {
+                    self.warn(
+                        "stop_failed",
+                        &format!("the supervisor could not stop itself: {}", errno.desc()),
+                    );
+                }
+            }
+            other if self.group.hears_from_terminal(other) => {}
+            other => self.to_agent(other),
+        }
+    }
+
+    pub(super) fn to_agent(&self, signal: Signal) {
+        if let Some(agent) = self.agent {
+            // It may have died a moment ago; its wait status will tell.
+            signal::send(agent, signal).ok();
+        }
+    }
+
+    /// Does what the session asked for.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(action) = self.actions.pop_front() {
+            match action {
+                Action::SignalAgent(number) => {
+                    // With a shared group the terminal has told the agent already. The kernel does not say who sent
+                    // us a signal, so of these an INT or HUP sent to us alone, by kill(1), is not passed on there.
+                    let signal = Signal::try_from(number).ok();
+                    if let Some(signal) =
+                        signal.filter(|signal| !self.group.hears_from_terminal(*signal))
+                    {
+                        self.to_agent(signal);
+                    }
+                }
+                Action::SignalTree(number) => {
+                    self.note_survivors(Fate::Ended);
+                    if let Ok(signal) = Signal::try_from(number) {
+                        // Without /proc there is no tree to see; the sweep after it ends what it can.
+                        self.tree.kill(signal).ok();
+                    }
+                    self.reap();
+                }
+                Action::KillTree => self.kill_tree(),
+                // Whose patience is over after an abort, `ending` knows by the number of signals.
+                Action::Finish(verdict) | Action::Abort(verdict) => self.verdict = Some(verdict),
+            }
+        }
+        self.transcript.commit(self.clock.now());
+    }
+
+    /// Writes down who is still there now that the agent is gone, and what becomes of them.
+    pub(super) fn note_survivors(&mut self, fate: Fate) {
+        if self.agent.is_some() {
+            return;
+        }
+        for process in self.tree.descendants().unwrap_or_default() {
+            let Ok(pid) = u32::try_from(process.pid.as_raw()) else {
+                continue;
+            };
+            self.survivors.entry(pid).or_insert(Survivor {
+                pid,
+                command: process.command,
+                killed: fate == Fate::Ended,
+            });
+        }
+    }
+
+    pub(super) fn kill_tree(&mut self) {
+        self.note_survivors(Fate::Ended);
+        let sweep = self.tree.sweep_kill(KILL_BOUND);
+        for reaped in sweep.reaped {
+            self.reaped(reaped.pid, reaped.termination);
+        }
+        for process in sweep.survivors {
+            let Ok(pid) = u32::try_from(process.pid.as_raw()) else {
+                continue;
+            };
+            self.survivors.insert(
+                pid,
+                Survivor {
+                    pid,
+                    command: process.command,
+                    killed: false,
+                },
+            );
+        }
+        self.reap();
+    }
+}
