@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use sandtrace_client::wire::{Body, RunFinished, Survivor, Telemetry as TelemetryCounts};
+use sandtrace_client::wire::{Body, RunFinished, Telemetry as TelemetryCounts};
 use serde_json::Map;
 
 use super::prepare::{SuperviseError, system};
