@@ -10,7 +10,7 @@
 //! sleeps. What the journal dropped before the host came to it is missing from its lines.
 //!
 //! A host that is gone (EPIPE) stops the writing and nothing else. At the end a host that reads at all is waited for,
-//! within [`LONGEST_END`]; one that is slower has the journal.
+//! within `LONGEST_END`; one that is slower has the journal.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! What a call costs, from a price table kept as data (`prices.tsv`).
 //!
-//! The agent's own figure is preferred (see [`super::ledger`]); the table serves single calls and runs whose result
+//! The agent's own figure is preferred (see `ledger`); the table serves single calls and runs whose result
 //! never came. A model that is not in the table has no cost, which is not the same as a cost of zero.
 
 use std::sync::LazyLock;
