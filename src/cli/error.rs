@@ -138,7 +138,7 @@ fn unknown(argument: String, suggestion: Option<String>) -> UsageError {
     }
     let hint = match suggestion {
         Some(suggestion) => format!("did you mean {suggestion}?"),
-        None => "see `sandtrace --help`, and put the command after --".to_owned(),
+        None => "see `sandtrace run --help`, and put the command after --".to_owned(),
     };
     UsageError::UnknownOption { argument, hint }
 }

@@ -357,7 +357,7 @@ fn a_wrong_command_line_is_one_sentence_and_125() {
         ),
         (
             &["--deadline", "5s"],
-            r#""--deadline" is no option here, see `sandtrace --help`, and put the command after --"#,
+            r#""--deadline" is no option here, see `sandtrace run --help`, and put the command after --"#,
         ),
         (
             &["run"],
@@ -381,7 +381,7 @@ fn a_wrong_command_line_is_one_sentence_and_125() {
         ),
         (
             &["run", "-x", "--", "a"],
-            r#""-x" is no option here, see `sandtrace --help`, and put the command after --"#,
+            r#""-x" is no option here, see `sandtrace run --help`, and put the command after --"#,
         ),
         (
             &["run", "--grace"],

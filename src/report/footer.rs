@@ -35,13 +35,14 @@ pub(super) fn render(run: &Run, view: View) -> String {
 }
 
 fn why(failure: &Failure, page: &mut Page) {
-    let again = if failure.recoverable {
-        "may succeed if started again"
-    } else {
-        "not likely to succeed if started again"
+    // Of a run that somebody stopped it says nothing whether it would have succeeded.
+    let again = match (failure.kind.class(), failure.recoverable) {
+        ("cancelled", _) => "",
+        (_, true) => "; may succeed if started again",
+        (_, false) => "; not likely to succeed if started again",
     };
     let text = format!(
-        "{}, {} sure; {again}",
+        "{}, {} sure{again}",
         failure.kind,
         percent(failure.confidence)
     );

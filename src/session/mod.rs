@@ -65,7 +65,7 @@ pub enum Capture {
     /// The first 100 characters of prompts and answers; never file contents or tool output.
     #[default]
     Preview,
-    /// Prompts, answers and tool arguments, up to 32 KiB each.
+    /// Prompts, answers and tool arguments, up to 32 Ki characters each.
     Full,
 }
 

@@ -310,17 +310,19 @@ impl Supervisor {
             SpawnError::NotExecutable(_) => SpawnFailure::NotExecutable,
             SpawnError::Failed(_) => SpawnFailure::Failed,
         };
-        let what = format!(
-            "cannot {error} '{}': {}",
-            executable_name(&config.command),
-            error.errno().desc()
+        // The wire has the file's name alone; whoever typed a path sees it whole on stderr.
+        let why = error.errno().desc();
+        let message = format!(
+            "cannot {error} '{}': {why}",
+            executable_name(&config.command)
         );
-        self.take(Input::SpawnFailed {
-            failure,
-            message: what.clone(),
-        });
+        self.take(Input::SpawnFailed { failure, message });
         self.carry_out();
-        what
+        let typed = config
+            .command
+            .first()
+            .map(|program| program.to_string_lossy());
+        format!("cannot {error} '{}': {why}", typed.unwrap_or_default())
     }
 
     /// The loop, until the verdict is in.
