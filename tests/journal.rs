@@ -214,3 +214,29 @@ fn a_limit_on_the_size_of_files_ends_the_journal_and_nothing_else() {
     let state: Value = serde_json::from_slice(&run.journal_file("state.json")).unwrap();
     assert_eq!(state["status"], "finished");
 }
+
+#[test]
+fn a_journal_that_broke_is_no_copy_of_stderr() {
+    // Far beyond the limit, so that what a slow reader does not take has no other place any more.
+    let agent = "yes a line of some length | head -c 4000000 >&2";
+    let script = "ulimit -f 64; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_sandtrace"), "run"])
+        .args([
+            "--echo",
+            "raw",
+            "--journal",
+            "journal",
+            "--",
+            "sh",
+            "-c",
+            agent,
+        ]);
+    let run = sh(agent).unread_stderr().start_as(command);
+    // The reader begins late, which a pipe bears with patience.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let run = run.wait();
+    assert_eq!(run.code(), 0);
+    assert_eq!(run.stderr.len(), 4_000_000);
+}

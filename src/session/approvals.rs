@@ -65,14 +65,14 @@ impl Session {
             SessionState::Running => {
                 self.on_running(now, changes);
                 if self.turns.is_empty() {
-                    self.stop_turn_gap(now);
+                    self.expect_turn(now);
                 }
                 self.current_span()
             }
             SessionState::Idle => {
                 // Nobody is waited for any more, and what began to run was no turn.
                 self.on_running(now, changes);
-                self.turn_gap = None;
+                self.expected_turn = None;
                 self.current_span()
             }
             SessionState::Other => self.current_span(),

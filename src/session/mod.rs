@@ -221,7 +221,7 @@ pub struct Session {
     /// The main thread's calls of this turn.
     turn_calls: ledger::TurnCalls,
     /// When the session began to run again after a result: the start of the next turn.
-    turn_gap: Option<UnixNanos>,
+    expected_turn: Option<UnixNanos>,
     conversation: Option<String>,
     agent_error: Option<String>,
     spawn_failure: Option<(SpawnFailure, String)>,
@@ -287,7 +287,7 @@ impl Session {
             api_error: None,
             result_error: None,
             turn_calls: ledger::TurnCalls::default(),
-            turn_gap: None,
+            expected_turn: None,
             conversation: None,
             agent_error: None,
             spawn_failure: None,

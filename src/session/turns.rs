@@ -63,7 +63,7 @@ impl Session {
         self.counts.turns = self.turn_count;
         let ordinal = self.turn_count;
         let span_id = self.id(SpanKey::Turn, &[&ordinal.to_string()]);
-        let start = self.turn_gap.take().unwrap_or(now.wall);
+        let start = self.expected_turn.take().unwrap_or(now.wall);
         let attributes: Vec<(&'static str, Value)> = vec![
             (key::GEN_AI_OPERATION, span_name::INVOKE_AGENT.into()),
             (key::TURN, int(ordinal).into()),
@@ -96,8 +96,8 @@ impl Session {
     }
 
     /// The session runs again: the next turn, whose first line is yet to come, began now.
-    pub(super) fn stop_turn_gap(&mut self, now: Now) {
-        self.turn_gap.get_or_insert(now.wall);
+    pub(super) fn expect_turn(&mut self, now: Now) {
+        self.expected_turn.get_or_insert(now.wall);
     }
 
     pub(super) fn on_init(
@@ -312,7 +312,7 @@ impl Session {
             Some("requesting") => {
                 // Without a turn, the next one began now.
                 if self.turns.is_empty() {
-                    self.stop_turn_gap(now);
+                    self.expect_turn(now);
                 }
                 self.on_requesting(now, changes);
                 self.current_span()

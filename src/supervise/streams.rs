@@ -44,7 +44,7 @@ impl Supervisor {
 
     /// Whether what stderr's reader does not take is lost, for it stands neither in the journal nor in the echo.
     pub(super) fn stderr_is_only_copy(&self) -> bool {
-        self.echo != EchoMode::Enriched && self.transcript.journal().is_none()
+        self.echo != EchoMode::Enriched && self.transcript.intact_journal().is_none()
     }
 
     pub(super) fn stdout_chunk(&mut self, lines: &mut Lines, chunk: &[u8]) {
