@@ -12,6 +12,10 @@ use opentelemetry::trace::{SpanId, TraceId};
 use crate::time::UnixNanos;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+/// More than our member, its comma and the newline take.
+const MEMBER_BYTES: usize = 192;
+/// From here on a line is long.
+const LONG: usize = 256 << 10;
 
 /// Stamps lines with their place in the run.
 #[derive(Debug)]
@@ -57,7 +61,12 @@ impl Stamper {
             return false;
         };
         self.seq += 1;
-        out.reserve(object.len() + 160);
+        // A long line must not double what the batch holds; for a short one doubling is what makes it cheap.
+        if object.len() > LONG {
+            out.reserve_exact(object.len() + MEMBER_BYTES);
+        } else {
+            out.reserve(object.len() + MEMBER_BYTES);
+        }
         out.extend_from_slice(head);
         if !is_empty {
             out.push(b',');

@@ -138,6 +138,9 @@ impl Transcript {
 
     /// Output that is no JSON object, or one that pretends to be ours.
     pub fn output(&mut self, now: Now, span: SpanId, stream: Stream, fragment: &Fragment<'_>) {
+        if self.over {
+            return;
+        }
         let (text, base64) = match std::str::from_utf8(fragment.bytes) {
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(STANDARD.encode(fragment.bytes))),
@@ -146,17 +149,18 @@ impl Transcript {
             index: u64::from(part.index),
             last: part.last,
         });
-        self.body(
-            now,
-            Some(span),
-            &Body::Output(Output {
-                stream,
-                text,
-                base64,
-                newline: fragment.newline,
-                part,
-            }),
-        );
+        let body = Body::Output(Output {
+            stream,
+            text,
+            base64,
+            newline: fragment.newline,
+            part,
+        });
+        if self.spell(&body) {
+            // A fragment has up to 4 MiB: its copies must not all stand in memory at once.
+            drop(body);
+            self.admit_spelled(now, span);
+        }
     }
 
     /// A line that is worth nothing once it is late: it is left out when the host is behind and there is no journal.
@@ -177,18 +181,24 @@ impl Transcript {
             self.report_lost(now);
             self.over = true;
         }
+        if self.spell(body) {
+            self.admit_spelled(now, span.unwrap_or(self.root));
+        }
+    }
+
+    /// Writes a line of ours out as JSON, still without its number.
+    fn spell(&mut self, body: &Body) -> bool {
         self.scratch.clear();
         // Serialising our own types into memory cannot fail: every map key is a string.
-        if serde_json::to_writer(&mut self.scratch, body).is_err() {
-            return;
-        }
+        serde_json::to_writer(&mut self.scratch, body).is_ok()
+    }
+
+    fn admit_spelled(&mut self, now: Now, span: SpanId) {
         self.last_line = now.uptime;
-        self.stamper.admit(
-            &self.scratch,
-            now.wall,
-            span.unwrap_or(self.root),
-            &mut self.batch,
-        );
+        self.stamper
+            .admit(&self.scratch, now.wall, span, &mut self.batch);
+        self.scratch.clear();
+        self.scratch.shrink_to(BATCH_BYTES);
         self.commit_if_large(now);
     }
 
