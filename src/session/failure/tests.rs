@@ -1,5 +1,6 @@
 //! The truth table: evidence on the left, verdict on the right.
 
+use super::exit_code::process_error_code;
 use super::*;
 
 /// Facts in short: what is not named is not so.

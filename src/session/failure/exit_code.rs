@@ -1,0 +1,193 @@
+//! Verdicts on an agent that exited: its result, the exception on its stderr, its exit code.
+
+use sandtrace_client::failure::{Failure, FailureKind};
+
+use super::result::by_result;
+use super::verdict::{Because, clip, sentence, verdict};
+use super::{Facts, ending_fact};
+use crate::process::exit::signal_name;
+use crate::session::api_error::{ApiError, contains_any, network_words};
+use crate::session::exception::Exception;
+
+pub(super) fn by_exit(facts: &Facts<'_>, code: i32) -> Option<Failure> {
+    // A turn that is still open makes an earlier turn's error history.
+    if let Some(result) = facts
+        .result
+        .filter(|result| result.is_error && !facts.turn_open)
+    {
+        return Some(
+            by_result(result, facts.api_error, facts.stderr)
+                .because("wait_status", ending_fact(facts.ending)),
+        );
+    }
+    if code != 0 {
+        return Some(by_exit_code(facts, code));
+    }
+    let answered = facts.result.is_some_and(|result| !result.is_error) && !facts.turn_open;
+    if let Some(message) = facts.agent_error.filter(|_| !answered) {
+        return Some(
+            verdict(
+                FailureKind::CrashException,
+                0.8,
+                format!("The agent reported an error: {}", sentence(message)),
+            )
+            .because("stream", format!("error event: {}", clip(message))),
+        );
+    }
+    (facts.saw_event && (facts.turn_open || facts.result.is_none())).then(|| {
+        verdict(
+            FailureKind::CrashNoResult,
+            0.9,
+            "The agent exited with code 0 but its result never came.".to_owned(),
+        )
+        .because(
+            "stream",
+            "agent events were seen, but no result of the last turn".to_owned(),
+        )
+        .because("wait_status", ending_fact(facts.ending))
+    })
+}
+
+fn by_exit_code(facts: &Facts<'_>, code: i32) -> Failure {
+    let exit = ending_fact(facts.ending);
+    if let Some(line) = facts
+        .stderr
+        .find(&["JavaScript heap out of memory", "Ineffective mark-compacts"])
+    {
+        return verdict(
+            FailureKind::OomHeap,
+            0.97,
+            "A JavaScript heap ran out of memory.".to_owned(),
+        )
+        .because("stderr", clip(line))
+        .because("wait_status", exit);
+    }
+    if let Some(line) = facts.stderr.find(&["No conversation found"]) {
+        return verdict(
+            FailureKind::CrashBadSession,
+            0.9,
+            "The session to resume does not exist.".to_owned(),
+        )
+        .because("stderr", clip(line))
+        .because("wait_status", exit);
+    }
+    if let Some(exception) = facts.stderr.exception() {
+        return by_exception(&exception).because("wait_status", exit);
+    }
+    if let Some(message) = facts.agent_error {
+        return verdict(
+            FailureKind::CrashException,
+            0.85,
+            format!("The agent reported an error: {}", sentence(message)),
+        )
+        .because("stream", format!("error event: {}", clip(message)))
+        .because("wait_status", exit);
+    }
+    let last = facts.stderr.last_line();
+    let said = last.map_or_else(String::new, |line| {
+        format!(" Its last words: {}", sentence(line))
+    });
+    // A shell and the CLI itself report a signal n as exit code 128 + n.
+    if let Some(signal) = (129..=159).contains(&code).then(|| code - 128) {
+        let name = signal_name(signal);
+        let failure = verdict(
+            FailureKind::CrashSignal,
+            0.6,
+            format!("The agent exited with code {code}, as after {name}.{said}"),
+        )
+        .because("wait_status", exit)
+        .because_some("stderr", last, "last line")
+        .or(FailureKind::CrashExitCode, 0.3);
+        return if signal == nix::libc::SIGTERM {
+            failure.or(FailureKind::CancelledHost, 0.4)
+        } else {
+            failure
+        };
+    }
+    verdict(
+        FailureKind::CrashExitCode,
+        0.8,
+        format!("The agent exited with code {code}.{said}"),
+    )
+    .because("wait_status", exit)
+    .because_some("stderr", last, "last line")
+}
+
+fn by_exception(exception: &Exception) -> Failure {
+    use FailureKind as K;
+    let fact = if exception.message.is_empty() {
+        exception.class.clone()
+    } else {
+        format!("{}: {}", exception.class, clip(&exception.message))
+    };
+    let message = format!("The agent died of an uncaught {}", sentence(&fact));
+    let text = exception.message.as_str();
+    let failure = match exception.short_class() {
+        "MemoryError" => verdict(
+            K::OomHeap,
+            0.85,
+            "The agent's Python ran out of memory (MemoryError).".to_owned(),
+        ),
+        "KeyboardInterrupt" => verdict(
+            K::CancelledUser,
+            0.7,
+            "The agent was interrupted from the keyboard.".to_owned(),
+        ),
+        "OSError" | "IOError" if contains_any(text, &["No space left on device", "ENOSPC"]) => {
+            verdict(K::CrashDiskFull, 0.9, "The disk was full.".to_owned())
+        }
+        "OSError" if contains_any(text, &["Cannot allocate memory"]) => verdict(
+            K::OomHeap,
+            0.85,
+            "The agent could not allocate memory.".to_owned(),
+        ),
+        // The SDK's report of the CLI's own end: a negative code is a signal.
+        "ProcessError" => match process_error_code(text) {
+            Some(code) if code < 0 => {
+                let name = signal_name(-code);
+                let failure = verdict(
+                    K::CrashSignal,
+                    0.85,
+                    format!("The Claude Code CLI was ended by {name}."),
+                );
+                if -code == nix::libc::SIGKILL {
+                    failure.or(K::OomCli, 0.4)
+                } else {
+                    failure
+                }
+            }
+            Some(code) => verdict(
+                K::CrashExitCode,
+                0.8,
+                format!("The Claude Code CLI exited with code {code}."),
+            ),
+            None => verdict(K::CrashException, 0.8, message),
+        },
+        // The result that it reports was never printed, so its words are all there is.
+        "ResultError" => {
+            let (kind, confidence) = ApiError {
+                text: text.to_owned(),
+                ..ApiError::default()
+            }
+            .kind();
+            verdict(kind, confidence * 0.9, sentence(text))
+        }
+        _ => match network_words(text) {
+            Some((kind, _)) => verdict(K::CrashException, 0.7, message).or(kind, 0.4),
+            None => verdict(K::CrashException, 0.9, message),
+        },
+    };
+    failure.because("stderr", fact)
+}
+
+/// The code in "Command failed with exit code N".
+pub(super) fn process_error_code(text: &str) -> Option<i32> {
+    let digits = text
+        .split("exit code")
+        .nth(1)?
+        .trim_start_matches([':', ' ']);
+    let end = digits
+        .find(|c: char| !(c.is_ascii_digit() || c == '-'))
+        .unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}

@@ -1,0 +1,41 @@
+//! Verdicts on an agent that a signal ended.
+
+use sandtrace_client::failure::{Failure, FailureKind};
+
+use super::verdict::{Because, verdict};
+use super::{Facts, ending_fact};
+use crate::process::exit::signal_name;
+
+pub(super) fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Failure {
+    let name = signal_name(signal);
+    if facts
+        .stderr
+        .find(&["JavaScript heap out of memory", "Ineffective mark-compacts"])
+        .is_some()
+    {
+        return verdict(
+            FailureKind::OomHeap,
+            0.97,
+            "The agent's JavaScript heap ran out of memory.".to_owned(),
+        )
+        .because("stderr", "JavaScript heap out of memory".to_owned())
+        .because("wait_status", ending_fact(facts.ending));
+    }
+    let mut failure = verdict(
+        FailureKind::CrashSignal,
+        0.85,
+        format!("The agent was ended by {name}, which the supervisor did not send."),
+    )
+    .because("wait_status", ending_fact(facts.ending));
+    if core_dumped {
+        failure = failure.because("wait_status", "a core was dumped".to_owned());
+    }
+    match signal {
+        nix::libc::SIGKILL => failure
+            .or(FailureKind::OomAgent, 0.3)
+            .or(FailureKind::CancelledHost, 0.2),
+        nix::libc::SIGTERM | nix::libc::SIGHUP => failure.or(FailureKind::CancelledHost, 0.5),
+        nix::libc::SIGINT => failure.or(FailureKind::CancelledUser, 0.5),
+        _ => failure,
+    }
+}
