@@ -154,6 +154,12 @@ pub struct SpanEnded {
 pub struct Resources {
     /// The whole sandbox.
     pub sandbox: SandboxResources,
+    /// The agent and everything it started; `null` where processes cannot be seen.
+    #[serde(default)]
+    pub tree: Option<TreeResources>,
+    /// The memory cgroup that the agent is charged to; `null` without one.
+    #[serde(default)]
+    pub cgroup: Option<CgroupResources>,
 }
 
 /// What the whole sandbox uses.
@@ -169,8 +175,67 @@ pub struct SandboxResources {
     pub memory_used_bytes: u64,
     /// Bytes of swap in use.
     pub swap_used_bytes: u64,
+    /// Bytes of swap there are.
+    #[serde(default)]
+    pub swap_total_bytes: u64,
     /// The load average over one minute.
     pub load_1m: f64,
+    /// Bytes that an ordinary user may still write where the agent works; `null` if the file system does not tell.
+    #[serde(default)]
+    pub disk_free_bytes: Option<u64>,
+    /// Share of time stalled for lack of a resource; `null` where the kernel does not tell (no PSI).
+    #[serde(default)]
+    pub pressure: Option<Pressure>,
+    /// Processes that the kernel killed for memory since boot, in the whole sandbox (`oom_kill` of /proc/vmstat).
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
+}
+
+/// Pressure stall information over the last ten seconds, in percent (0 to 100).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// Some task waited for a CPU.
+    pub cpu_some: f64,
+    /// Some task waited for memory.
+    pub memory_some: f64,
+    /// All tasks that were not idle waited for memory.
+    pub memory_full: f64,
+    /// Some task waited for I/O.
+    pub io_some: f64,
+    /// All tasks that were not idle waited for I/O.
+    pub io_full: f64,
+}
+
+/// What the agent and everything it started use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct TreeResources {
+    /// Living processes.
+    pub processes: u64,
+    /// CPU seconds since the start of the run, of the dead too.
+    pub cpu_seconds: f64,
+    /// CPU in use since the last sample, in CPUs (1.0 is one core).
+    pub cpu_used: f64,
+    /// Resident bytes, summed over processes: memory that they share counts for each.
+    pub rss_bytes: u64,
+    /// Proportional share of memory, bytes; only at the end of a tool, for it is dear to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pss_bytes: Option<u64>,
+    /// Open files; `null` where they cannot be counted.
+    #[serde(default)]
+    pub open_files: Option<u64>,
+}
+
+/// The memory cgroup that the agent is charged to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupResources {
+    /// Bytes charged.
+    pub memory_used_bytes: u64,
+    /// The lowest limit that applies, bytes; `null` for none.
+    #[serde(default)]
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes in it that the kernel killed for memory, since it was made.
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
 }
 
 /// Which stream an output came from.
@@ -414,7 +479,7 @@ pub struct RunFinished {
     pub survivors: Vec<Survivor>,
 }
 
-/// Peaks over the run.
+/// Peaks and totals of the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResourcePeaks {
     /// Samples taken.
@@ -423,4 +488,13 @@ pub struct ResourcePeaks {
     pub cpu_utilization_max: f64,
     /// The most memory in use in the sandbox, bytes.
     pub memory_used_bytes_max: u64,
+    /// CPU seconds of the agent and everything it started.
+    #[serde(default)]
+    pub tree_cpu_seconds: f64,
+    /// The most memory they had resident, bytes, summed over processes.
+    #[serde(default)]
+    pub tree_rss_bytes_max: u64,
+    /// The most processes at once.
+    #[serde(default)]
+    pub tree_processes_max: u64,
 }

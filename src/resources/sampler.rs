@@ -7,16 +7,18 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sandtrace_client::wire::SandboxResources;
+use sandtrace_client::wire::{Resources, SandboxResources};
 use sysinfo::{CpuRefreshKind, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, System};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::{Occasion, Sample};
+
 /// The thread that samples. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Sampler {
-    /// `None` once it is told to stop. Nothing is ever sent: that this end is gone is the message.
-    stop: Option<mpsc::Sender<()>>,
+    /// `None` once it is told to stop: that this end is gone is the message.
+    wanted: Option<mpsc::SyncSender<Occasion>>,
     thread: Option<JoinHandle<()>>,
     dropped: Arc<AtomicU64>,
 }
@@ -26,18 +28,25 @@ impl Sampler {
     /// CPU use needs two looks.
     ///
     /// When the channel is full the sample is dropped and counted: a newer one is worth more than an old one.
-    pub fn start(interval: Duration, samples: Sender<SandboxResources>) -> io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
+    pub fn start(interval: Duration, samples: Sender<Sample>) -> io::Result<Self> {
+        let (wanted, wishes) = mpsc::sync_channel(4);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
         let thread = thread::Builder::new()
             .name("sample".to_owned())
-            .spawn(move || sample(interval, &samples, &stopped, &counter))?;
+            .spawn(move || sample(interval, &samples, &wishes, &counter))?;
         Ok(Self {
-            stop: Some(stop),
+            wanted: Some(wanted),
             thread: Some(thread),
             dropped,
         })
+    }
+
+    /// Asks for a look now. One that is asked for while others wait is dropped: theirs will do.
+    pub fn want(&self, occasion: Occasion) {
+        if let Some(sender) = &self.wanted {
+            sender.try_send(occasion).ok();
+        }
     }
 
     /// Samples that found the channel full.
@@ -49,7 +58,7 @@ impl Sampler {
 
 impl Drop for Sampler {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.wanted.take());
         if let Some(thread) = self.thread.take() {
             // It has at most one sample to finish. If it panicked there is nothing left to stop.
             drop(thread.join());
@@ -59,8 +68,8 @@ impl Drop for Sampler {
 
 fn sample(
     interval: Duration,
-    samples: &Sender<SandboxResources>,
-    stopped: &mpsc::Receiver<()>,
+    samples: &Sender<Sample>,
+    wishes: &mpsc::Receiver<Occasion>,
     dropped: &AtomicU64,
 ) {
     // Without /proc there is nothing to sample.
@@ -70,9 +79,22 @@ fn sample(
     look(&mut system);
     let interval = interval.max(MINIMUM_CPU_UPDATE_INTERVAL);
     let mut wait = MINIMUM_CPU_UPDATE_INTERVAL;
-    while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+    loop {
+        let occasion = match wishes.recv_timeout(wait) {
+            Ok(occasion) => occasion,
+            Err(RecvTimeoutError::Timeout) => Occasion::Interval,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         wait = interval;
-        match samples.try_send(look(&mut system)) {
+        let sample = Sample {
+            occasion,
+            resources: Resources {
+                sandbox: look(&mut system),
+                ..Resources::default()
+            },
+            tree: None,
+        };
+        match samples.try_send(sample) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 dropped.fetch_add(1, Ordering::Relaxed);
@@ -94,6 +116,7 @@ fn look(system: &mut System) -> SandboxResources {
         memory_used_bytes: total.saturating_sub(system.available_memory()),
         swap_used_bytes: system.used_swap(),
         load_1m: System::load_average().map_or(0.0, |load| load.one),
+        ..SandboxResources::default()
     }
 }
 
@@ -117,7 +140,7 @@ mod tests {
     fn a_sampler_samples_and_then_leaves_no_thread() {
         let (sender, mut samples) = channel(1);
         let sampler = Sampler::start(Duration::ZERO, sender).unwrap();
-        let sample = samples.blocking_recv().unwrap();
+        let sample = samples.blocking_recv().unwrap().resources.sandbox;
         assert!(sample.cpus > 0);
         assert!(sample.memory_used_bytes > 0);
         assert!(sample.memory_used_bytes < sample.memory_total_bytes);

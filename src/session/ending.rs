@@ -59,6 +59,8 @@ impl Session {
             result: self.last_result.as_ref(),
             api_error: self.result_error.as_ref(),
             stderr: &self.stderr,
+            memory: &self.memory,
+            network: &self.network,
             agent_error: self.agent_error.as_deref(),
             saw_event: self.counts.events > 0,
             turn_open: self.turns.iter().any(super::turns::Turn::awaits_result),

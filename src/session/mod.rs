@@ -20,11 +20,15 @@ pub mod failure;
 pub mod id;
 mod lane;
 mod ledger;
+mod life;
+mod memory;
+mod network;
 pub mod price;
 pub mod semconv;
 pub mod span;
 mod stop;
 mod subagents;
+mod tool_usage;
 mod tools;
 mod tree;
 mod turns;
@@ -35,9 +39,13 @@ use std::time::Duration;
 use opentelemetry::Key;
 use opentelemetry::trace::SpanId;
 use sandtrace_client::FailureKind;
-use sandtrace_client::wire::{AgentExited, Counts, Exit, Phases, ResourcePeaks, SandboxResources};
+use sandtrace_client::wire::{AgentExited, Counts, Exit, Phases, ResourcePeaks};
+use serde_json::{Map, Value as Json};
 
 pub use self::failure::{Intent, SpawnFailure};
+pub use self::life::Pause;
+pub use self::memory::MemoryReading;
+pub use self::network::{Probed, TroubledSocket};
 pub use self::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus, TraceContext};
 pub use self::stop::SurvivorPolicy;
 pub use self::tree::{OpenedSpan, SpanChanges};
@@ -49,13 +57,18 @@ use self::failure::LastResult;
 use self::id::SpanKey;
 use self::lane::Lanes;
 use self::ledger::Ledger;
+use self::memory::Memory;
+use self::network::Network;
 use self::semconv::{key, span as span_name};
 use self::stop::Stop;
+use self::tool_usage::ToolUsage;
 use self::tools::Tools;
 use self::tree::SpanTree;
 use self::turns::Turn;
 use crate::agent::{AgentEvent, Decoded};
 use crate::process::exit::Termination;
+use crate::process::reaper::Reaped;
+use crate::resources::{Sample, TreeSample};
 use crate::time::{Now, UnixNanos};
 
 /// How much of prompts and answers goes onto spans.
@@ -133,7 +146,20 @@ pub enum Input<'a> {
     TreeEmpty,
     /// The supervisor received a signal that asks it to stop.
     StopSignal(i32),
-    Sampled(&'a SandboxResources),
+    /// A look at the sandbox, at the interval.
+    Sampled(&'a Sample),
+    /// A look at the agent's processes alone, when a tool begins or ends.
+    Looked(&'a TreeSample),
+    /// The kernel's memory counters: first just before the spawn, last when the agent is gone.
+    Memory(MemoryReading),
+    /// An orphan of the run ended, and we are who was told.
+    OrphanEnded(Reaped),
+    /// What came of [`Action::LookAtSockets`].
+    Sockets(Vec<TroubledSocket>),
+    /// What came of [`Action::Probe`].
+    Probed(Probed),
+    /// Time passed without us.
+    Paused(Pause),
     /// The deadline that [`Session::deadline`] named has come.
     Tick,
 }
@@ -147,6 +173,16 @@ pub enum Action {
     SignalTree(i32),
     /// End every process of the run with KILL, and report [`Input::TreeEmpty`] when that is done.
     KillTree,
+    /// Look which sockets of the run are in trouble, and report [`Input::Sockets`].
+    LookAtSockets,
+    /// Try once whether the API's host can be reached, and report [`Input::Probed`].
+    Probe,
+    /// Tell the host.
+    Warn {
+        code: &'static str,
+        message: String,
+        counts: Map<String, Json>,
+    },
     /// The verdict is in: say so, then flush the telemetry and finish.
     Finish(Box<AgentExited>),
     /// A third signal: finish at once with what is there.
@@ -209,6 +245,10 @@ pub struct Session {
     tools: Tools,
     approvals: Approvals,
     ledger: Ledger,
+    #[expect(dead_code, reason = "filled in by the next commits")]
+    tool_usage: ToolUsage,
+    memory: Memory,
+    network: Network,
     stop: Stop,
     stderr: StderrTail,
     /// The model that `init` named: what a failed call had asked for.
@@ -273,6 +313,9 @@ impl Session {
                 config.survivors,
             ),
             ledger: Ledger::new(config.resumed),
+            tool_usage: ToolUsage::default(),
+            memory: Memory::default(),
+            network: Network::default(),
             config,
             root,
             tree,
@@ -338,15 +381,16 @@ impl Session {
                 self.stderr.push(line);
                 effects.line_span = Some(self.current_span());
             }
-            Input::Sampled(sample) => {
-                self.peaks.samples += 1;
-                self.peaks.cpu_utilization_max =
-                    self.peaks.cpu_utilization_max.max(sample.cpu_utilization);
-                self.peaks.memory_used_bytes_max = self
-                    .peaks
-                    .memory_used_bytes_max
-                    .max(sample.memory_used_bytes);
+            Input::Sampled(sample) => self.sampled(now, sample, effects),
+            Input::Looked(tree) => self.looked(now, tree),
+            Input::Memory(reading) if self.phases.spawn_ms.is_none() => {
+                self.memory.baseline(reading)
             }
+            Input::Memory(reading) => self.memory.read(reading),
+            Input::OrphanEnded(_) => {}
+            Input::Sockets(sockets) => self.network.looked(sockets),
+            Input::Probed(probed) => self.network.probed(probed),
+            Input::Paused(pause) => self.paused(now, pause, effects),
             Input::StdoutClosed => self.stop.stdout_closed(),
             Input::StderrClosed => self.stop.stderr_closed(),
             Input::Exited(termination) => {
@@ -418,6 +462,18 @@ impl Session {
         stop::Activity {
             doing: kind,
             last_life: self.last_life,
+        }
+    }
+
+    fn sampled(&mut self, now: Now, sample: &Sample, effects: &mut Effects) {
+        let sandbox = &sample.resources.sandbox;
+        let peaks = &mut self.peaks;
+        peaks.samples += 1;
+        peaks.cpu_utilization_max = peaks.cpu_utilization_max.max(sandbox.cpu_utilization);
+        peaks.memory_used_bytes_max = peaks.memory_used_bytes_max.max(sandbox.memory_used_bytes);
+        if let Some(tree) = &sample.tree {
+            self.looked(now, tree);
+            self.tree_alive(now, tree, effects);
         }
     }
 

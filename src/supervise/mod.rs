@@ -22,8 +22,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use sandtrace_client::wire::{
-    AgentExited, Body, Heartbeat, Limits, RunFinished, RunStarted, SandboxResources, Stream,
-    Survivor, Versions, WIRE_VERSION,
+    AgentExited, Body, Heartbeat, Limits, Resources, RunFinished, RunStarted, Stream, Survivor,
+    Versions, WIRE_VERSION,
 };
 use serde_json::Map;
 use tokio::sync::mpsc;
@@ -38,7 +38,7 @@ use crate::process::{
     Abilities, Group, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr, Tree,
     become_subreaper, spawn,
 };
-use crate::resources::Sampler;
+use crate::resources::{Occasion, Sample, Sampler};
 use crate::session::semconv::span as span_name;
 use crate::session::{Action, Effects, Input, Session, SpawnFailure, TraceContext};
 use crate::telemetry::Telemetry;
@@ -108,7 +108,7 @@ enum Happening {
     Stdout(io::Result<usize>),
     Stderr(io::Result<usize>),
     Signal(Signalled),
-    Sample(SandboxResources),
+    Sample(Box<Sample>),
     Room,
     StderrRetry,
     Due,
@@ -167,6 +167,7 @@ pub async fn supervise(
         verdict: None,
         stop_signals: 0,
         survivors: BTreeMap::new(),
+        sampler: None,
         last_sample: None,
         last_resources: None,
         state: prepare::run_state(&prepared.run_id, trace_id, clock.wall),
@@ -230,7 +231,8 @@ struct Supervisor {
     stop_signals: u32,
     /// What the agent left running, by pid, and whether we ended it.
     survivors: BTreeMap<u32, Survivor>,
-    last_sample: Option<SandboxResources>,
+    sampler: Option<Sampler>,
+    last_sample: Option<Resources>,
     last_resources: Option<Duration>,
     state: RunState,
     /// Pipes that somebody besides the agent holds, kept until we leave.
@@ -350,7 +352,7 @@ impl Supervisor {
         let mut out_chunk = vec![0; CHUNK];
         let mut err_chunk = vec![0; CHUNK / 4];
         let (sender, mut samples) = mpsc::channel(4);
-        let sampler = sample_interval.and_then(|interval| Sampler::start(interval, sender).ok());
+        self.sampler = sample_interval.and_then(|interval| Sampler::start(interval, sender).ok());
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stderr_retry = tokio::time::interval(STDERR_RETRY);
@@ -374,7 +376,7 @@ impl Supervisor {
                 read = read(&mut stdout, &mut out_chunk[..out_size]), if stdout.is_some() && out_room => Happening::Stdout(read),
                 read = read(&mut stderr, &mut err_chunk[..err_size]), if stderr.is_some() && err_room && is_taken => Happening::Stderr(read),
                 () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
-                Some(sample) = samples.recv() => Happening::Sample(sample),
+                Some(sample) = samples.recv() => Happening::Sample(Box::new(sample)),
                 () = until(due) => Happening::Due,
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
                 _ = beat.tick() => Happening::Beat,
@@ -407,7 +409,7 @@ impl Supervisor {
                 }
                 Happening::Signal(Signalled::Child) => self.reap(),
                 Happening::Signal(Signalled::Forward(signal)) => self.signalled(signal),
-                Happening::Sample(sample) => self.sampled(sample),
+                Happening::Sample(sample) => self.sampled(*sample),
                 Happening::Due if self.drain_is_over() => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
                     for chunk in last_words(stdout.as_mut(), &mut out_chunk) {
@@ -441,7 +443,7 @@ impl Supervisor {
             }
             self.carry_out();
         }
-        drop(sampler);
+        self.sampler = None;
         self.held.extend([stdout, stderr].into_iter().flatten());
     }
 
@@ -467,7 +469,10 @@ impl Supervisor {
             }
         }
         if tool_ended {
-            self.echo_resources(now);
+            match &self.sampler {
+                Some(sampler) => sampler.want(Occasion::ToolEnded),
+                None => self.echo_resources(now),
+            }
         }
         self.actions.extend(self.effects.actions.drain(..));
     }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use sandtrace_client::wire::Survivor;
 
 use super::{STOP_SIGNALS, Supervisor};
-use crate::process::{Group, Termination, reap, signal};
+use crate::process::{Group, Reaped, reap, signal};
 use crate::session::{Action, Input};
 
 /// How long KILL may take on the loop's own time.
@@ -23,7 +22,7 @@ pub(super) enum Fate {
 impl Supervisor {
     pub(super) fn reap(&mut self) {
         for reaped in reap() {
-            self.reaped(reaped.pid, reaped.termination);
+            self.reaped(reaped);
         }
         if self.agent.is_none()
             && self
@@ -35,10 +34,12 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn reaped(&mut self, pid: Pid, termination: Termination) {
-        if self.agent == Some(pid) {
+    pub(super) fn reaped(&mut self, reaped: Reaped) {
+        if self.agent == Some(reaped.pid) {
             self.agent = None;
-            self.take(Input::Exited(termination));
+            self.take(Input::Exited(reaped.termination));
+        } else {
+            self.take(Input::OrphanEnded(reaped));
         }
     }
 
@@ -96,6 +97,15 @@ impl Supervisor {
                     self.reap();
                 }
                 Action::KillTree => self.kill_tree(),
+                Action::LookAtSockets | Action::Probe => {}
+                Action::Warn {
+                    code,
+                    message,
+                    counts,
+                } => {
+                    let now = self.clock.now();
+                    self.transcript.warning(now, code, &message, counts);
+                }
                 // Whose patience is over after an abort, `ending` knows by the number of signals.
                 Action::Finish(verdict) | Action::Abort(verdict) => self.verdict = Some(verdict),
             }
@@ -124,7 +134,7 @@ impl Supervisor {
         self.note_survivors(Fate::Ended);
         let sweep = self.tree.sweep_kill(KILL_BOUND);
         for reaped in sweep.reaped {
-            self.reaped(reaped.pid, reaped.termination);
+            self.reaped(reaped);
         }
         for process in sweep.survivors {
             let Ok(pid) = u32::try_from(process.pid.as_raw()) else {

@@ -5,12 +5,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use opentelemetry::trace::SpanId;
-use sandtrace_client::wire::{Body, Resources, SandboxResources, Stream};
+use sandtrace_client::wire::{Body, Stream};
 
 use super::Supervisor;
 use crate::agent::{Decoded, Fragment, Lines, decode};
 use crate::cli::EchoMode;
 use crate::process::Pipe;
+use crate::resources::{Occasion, Sample};
 use crate::session::Input;
 use crate::time::Now;
 use crate::transcript::Transcript;
@@ -112,22 +113,20 @@ impl Supervisor {
 
     pub(super) fn echo_resources(&mut self, now: Now) {
         if let Some(sample) = &self.last_sample {
-            let body = Body::Resources(Box::new(Resources {
-                sandbox: sample.clone(),
-            }));
+            let body = Body::Resources(Box::new(sample.clone()));
             self.transcript.passing(now, &body);
             self.last_resources = Some(now.uptime);
         }
     }
 
-    pub(super) fn sampled(&mut self, sample: SandboxResources) {
+    pub(super) fn sampled(&mut self, sample: Sample) {
         let now = self.clock.now();
         self.take(Input::Sampled(&sample));
-        self.last_sample = Some(sample);
-        if self
+        self.last_sample = Some(sample.resources);
+        let is_due = self
             .last_resources
-            .is_none_or(|last| now.uptime.saturating_sub(last) >= RESOURCES_EVERY)
-        {
+            .is_none_or(|last| now.uptime.saturating_sub(last) >= RESOURCES_EVERY);
+        if is_due || sample.occasion == Occasion::ToolEnded {
             self.echo_resources(now);
         }
     }

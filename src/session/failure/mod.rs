@@ -24,6 +24,8 @@ use self::signal::by_signal;
 use self::verdict::{Because, verdict};
 use super::api_error::ApiError;
 use super::exception::StderrTail;
+use super::memory::Memory;
+use super::network::Network;
 use crate::process::exit::{Termination, signal_name};
 
 /// What the supervisor decided to do to the agent, recorded before it did it.
@@ -95,6 +97,10 @@ pub(super) struct Facts<'a> {
     /// The last error line the CLI made up, if it belongs to the last result.
     pub(super) api_error: Option<&'a ApiError>,
     pub(super) stderr: &'a StderrTail,
+    #[expect(dead_code, reason = "filled in by the next commits")]
+    pub(super) memory: &'a Memory,
+    #[expect(dead_code, reason = "filled in by the next commits")]
+    pub(super) network: &'a Network,
     /// An `error` event of the agent's own.
     pub(super) agent_error: Option<&'a str>,
     /// At least one agent event was seen.

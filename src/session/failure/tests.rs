@@ -129,6 +129,8 @@ impl Case {
             result: self.result.as_ref(),
             api_error: None,
             stderr: &stderr,
+            memory: &Memory::default(),
+            network: &Network::default(),
             agent_error: self.agent_error,
             saw_event: self.events,
             turn_open: self.turn_open,
