@@ -10,6 +10,7 @@ mod host;
 mod isolated;
 mod journal;
 mod process;
+mod readme;
 mod real_agent;
 mod recordings;
 mod run;
