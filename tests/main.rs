@@ -6,6 +6,7 @@
 
 mod echo;
 mod export;
+mod fuzz;
 mod host;
 mod isolated;
 mod journal;
