@@ -4,13 +4,16 @@
     reason = "a test may panic, its functions included"
 )]
 
+mod cgroup;
 mod echo;
+mod elsewhere;
 mod export;
 mod fuzz;
 mod host;
 mod isolated;
 mod journal;
 mod process;
+mod process_tree;
 mod readme;
 mod real_agent;
 mod recordings;

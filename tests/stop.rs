@@ -102,7 +102,7 @@ fn deaf_family() -> Supervised {
 fn a_deaf_agent_is_killed_after_the_grace_with_all_its_family() {
     let run = deaf_family().option("--grace", "300ms").start();
     run.ready();
-    assert!(run.processes().len() >= 5, "{:?}", run.processes());
+    poll("the family", || (run.processes().len() >= 5).then_some(()));
     run.send(Signal::SIGTERM);
     let run = run.wait();
     assert_eq!(run.code(), 128 + 9);

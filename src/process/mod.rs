@@ -17,14 +17,18 @@
 //!
 //! There is one reaper. As child subreaper this process adopts every orphan among its descendants, so [`Tree`], the
 //! processes below us, is everything of the run, whatever sessions and groups it has put itself in. It also means that
-//! nobody else in this program may wait for a child.
+//! nobody else in this program may wait for a child. Where we may make a cgroup, the agent is also born in one of its own
+//! ([`Leaf`]), and `cgroup.kill` comes before any sweep.
 //!
 //! What is *not* here: deciding. When to ask for an end, when to insist and what it all means is the session's to say;
 //! these modules carry it out and report.
 
+pub mod cgroup;
 mod disposition;
 mod exec;
 pub mod exit;
+mod launch;
+mod pidfd;
 pub mod pipe;
 pub mod protection;
 pub mod reaper;
@@ -34,13 +38,16 @@ mod stat;
 pub mod stdio;
 pub mod tree;
 
+pub use cgroup::{Leaf, NoLeaf};
 pub use disposition::IgnoredSignals;
 pub use exit::Termination;
+pub use launch::{Launched, launch};
+pub use pidfd::{Sent, signal_exactly};
 pub use pipe::{Pipe, pending_bytes};
 pub use protection::{Abilities, Protection};
 pub use reaper::{Reaped, Usage, become_subreaper, reap};
-pub use signal::{Signalled, Signals};
-pub use spawn::{Command, Group, SpawnError, Spawned, spawn};
-pub use stat::{Process, State, own_start_ticks, start_ticks};
+pub use signal::{Signalled, Signals, unblock_signals};
+pub use spawn::{Command, Group, SpawnError, Spawned, spawn, spawn_into};
+pub use stat::{Process, State, is_stopped, own_start_ticks, sees_processes, start_ticks};
 pub use stdio::{Stderr, keep_stdout};
 pub use tree::{Sweep, Tree};

@@ -8,7 +8,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -16,7 +15,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 
-use super::tree::open_pidfd;
+use super::pidfd::open_pidfd;
+use super::stat::sees_processes;
 
 /// From -1000, never killed, to 1000. Not -1000 for ourselves: a supervisor that leaks must still be killed in the end.
 const OWN_SCORE: i32 = -900;
@@ -51,7 +51,9 @@ impl Protection {
 
     /// Finishes what the agent must not inherit. `None` if there is no agent.
     pub fn complete(mut self, agent: Option<Pid>) -> Abilities {
-        if let (Some(agent), Some(entry)) = (agent, self.score_at_entry) {
+        if let (Some(agent), Some(entry)) = (agent, self.score_at_entry)
+            && sees_processes()
+        {
             let score = (entry + AGENT_SCORE_ABOVE_ENTRY).min(1000);
             // Refused for a setuid program; then it keeps the score of our entry.
             fs::write(format!("/proc/{agent}/oom_score_adj"), score.to_string()).ok();
@@ -100,6 +102,8 @@ pub struct Abilities {
     pub pidfd: bool,
     /// Processes can be seen.
     pub proc: bool,
+    /// Whether the agent has a cgroup of its own, or why not: a sentence without an end.
+    pub own_cgroup: Result<(), String>,
 }
 
 /// A version of the cgroup interface.
@@ -117,10 +121,13 @@ impl Abilities {
             subreaper: prctl::get_child_subreaper().unwrap_or(false),
             dumpable: prctl::get_dumpable().unwrap_or(true),
             oom_score_adj: score("self"),
-            agent_oom_score_adj: agent.and_then(|agent| score(&agent.to_string())),
+            agent_oom_score_adj: agent
+                .filter(|_| sees_processes())
+                .and_then(|agent| score(&agent.to_string())),
             cgroup: readable_cgroup(),
             pidfd: open_pidfd(Pid::this()).is_ok(),
-            proc: Path::new("/proc/self/stat").exists(),
+            proc: sees_processes(),
+            own_cgroup: Err("none was asked for".to_owned()),
         }
     }
 
@@ -139,6 +146,8 @@ impl Abilities {
             ("cgroup", json!(cgroup)),
             ("pidfd", json!(self.pidfd)),
             ("proc", json!(self.proc)),
+            ("own_cgroup", json!(self.own_cgroup.is_ok())),
+            ("own_cgroup_refused", json!(self.own_cgroup.as_ref().err())),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

@@ -5,7 +5,7 @@ use std::io;
 use std::task::Poll;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +24,17 @@ const FORWARDED: [Signal; 9] = [
     Signal::SIGCONT,
     Signal::SIGTSTP,
 ];
+
+/// Lets those signals through that this process listens to, whatever mask it was started with.
+///
+/// Blocked, a request to stop would never be heard, and deaths only at the next beat. Before any thread is started, for
+/// threads inherit the mask. The agent gets an empty one in any case.
+pub fn unblock_signals() -> Result<(), Errno> {
+    let mut heard = SigSet::empty();
+    heard.add(Signal::SIGCHLD);
+    heard.extend(FORWARDED);
+    heard.thread_unblock()
+}
 
 /// What a signal asks of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

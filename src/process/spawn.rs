@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,12 +16,16 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe2, read, write};
 
+use super::cgroup::Leaf;
 use super::disposition::IgnoredSignals;
 use super::exec::{Failure, Plan};
 
 /// Enough that a burst of long lines does not stop the agent. More would eat into the 64 MiB of pipes that a user may
 /// have, past which new pipes shrink.
 const STDOUT_PIPE_BYTES: i32 = 256 * 1024;
+/// For clone3: the child is born in the cgroup of the given file. libc's constant of this name is an int, into which
+/// the value does not fit.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// What to execute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub struct Spawned {
     pub started: Instant,
     /// From the fork to the exec.
     pub took: Duration,
+    /// Why the agent is not in the leaf it was offered.
+    pub not_in_leaf: Option<Errno>,
 }
 
 /// Why there is no agent.
@@ -94,6 +100,18 @@ impl SpawnError {
     pub fn errno(self) -> Errno {
         match self {
             Self::NotFound(errno) | Self::NotExecutable(errno) | Self::Failed(errno) => errno,
+        }
+    }
+
+    /// What the errno means here, for a sentence that goes on after a colon.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self.errno() {
+            // "Try again", as the C library has it, helps nobody.
+            Errno::EAGAIN => {
+                "no more processes are allowed here, by RLIMIT_NPROC or the pids limit of a cgroup"
+            }
+            errno => errno.desc(),
         }
     }
 
@@ -124,13 +142,18 @@ impl From<Failure> for SpawnError {
     }
 }
 
-/// Starts `command`, and returns once it has been executed.
+/// Starts `command` where we are; see [`spawn_into`].
+pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
+    spawn_into(command, None)
+}
+
+/// Starts `command` in the cgroup `leaf`, if it may, and returns once it has been executed.
 ///
 /// Call this from the main thread: the kernel kills the agent when the thread that spawned it ends, not the process.
 /// Files 0, 1 and 2 must be open, which [`super::stdio::keep_stdout`] sees to. Every file of ours must be close-on-exec,
 /// as the standard library, tokio and our own calls make them: the agent gets the others, which are those that whoever
 /// started us meant for it, the pipe of a shell's `<(…)` for instance.
-pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
+pub fn spawn_into(command: &Command, leaf: Option<&Leaf>) -> Result<Spawned, SpawnError> {
     let (stdout, stdout_of_child) = output_pipe()?;
     let (stderr, stderr_of_child) = output_pipe()?;
     // Refused once the user's pipes use too much; the default size will do then.
@@ -154,7 +177,7 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
     plan.ignored = IgnoredSignals::at_entry();
 
     let started = Instant::now();
-    let pid = fork_and_exec(&mut plan, &failure_of_child)?;
+    let (pid, not_in_leaf) = fork_and_exec(&mut plan, &failure_of_child, leaf)?;
     drop(plan);
     drop((stdout_of_child, stderr_of_child, failure_of_child));
 
@@ -170,6 +193,7 @@ pub fn spawn(command: &Command) -> Result<Spawned, SpawnError> {
         stderr,
         started,
         took: started.elapsed(),
+        not_in_leaf,
     })
 }
 
@@ -189,12 +213,25 @@ fn has_terminal() -> bool {
     unsafe_code,
     reason = "fork is unsafe, and nix has no _exit that is not"
 )]
-fn fork_and_exec(plan: &mut Plan<'_>, failure: &OwnedFd) -> Result<Pid, SpawnError> {
+fn fork_and_exec(
+    plan: &mut Plan<'_>,
+    failure: &OwnedFd,
+    leaf: Option<&Leaf>,
+) -> Result<(Pid, Option<Errno>), SpawnError> {
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(SpawnError::Failed)?;
+    let mut not_in_leaf = None;
     // SAFETY: until it execs or exits, the child only runs async-signal-safe code; see `exec`.
-    let forked = match unsafe { fork() } {
+    let born = leaf.and_then(|leaf| match unsafe { fork_into(leaf) } {
+        Ok(born) => Some(born),
+        Err(errno) => {
+            not_in_leaf = Some(errno);
+            None
+        }
+    });
+    // SAFETY: as above. Whatever kept the child out of the leaf, without it there may be one.
+    let forked = match born.map_or_else(|| unsafe { fork() }, Ok) {
         Ok(ForkResult::Child) => {
             let reason = plan.carry_out();
             // Without a parent to read it there is nobody to tell.
@@ -202,12 +239,45 @@ fn fork_and_exec(plan: &mut Plan<'_>, failure: &OwnedFd) -> Result<Pid, SpawnErr
             // SAFETY: leaves without running destructors or exit handlers, which belong to the parent.
             unsafe { libc::_exit(127) }
         }
-        Ok(ForkResult::Parent { child }) => Ok(child),
+        Ok(ForkResult::Parent { child }) => Ok((child, not_in_leaf)),
         Err(errno) => Err(SpawnError::Failed(errno)),
     };
     // A mask that the kernel handed out is one that it takes back.
     mask.thread_set_mask().ok();
     forked
+}
+
+/// fork(2), with the child in `leaf` from its first moment.
+///
+/// # Safety
+///
+/// As for fork, and more so: the C library does not know of this child, which must do nothing but async-signal-safe
+/// calls that ask the kernel.
+#[expect(unsafe_code, reason = "nix has no clone3")]
+unsafe fn fork_into(leaf: &Leaf) -> Result<ForkResult, Errno> {
+    // SAFETY: these are plain numbers, for which zero is a value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.exit_signal = u64::from((Signal::SIGCHLD as i32).unsigned_abs());
+    arguments.cgroup = u64::from(leaf.directory().as_raw_fd().unsigned_abs());
+    // SAFETY: without CLONE_VM the child has its own copy of everything, and goes on where the parent does.
+    let child = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match Errno::result(child)? {
+        0 => Ok(ForkResult::Child),
+        child => {
+            // The kernel's pids are ints, which this call widens.
+            let child = i32::try_from(child).map_err(|_too_large| Errno::EOVERFLOW)?;
+            Ok(ForkResult::Parent {
+                child: Pid::from_raw(child),
+            })
+        }
+    }
 }
 
 /// Waits for the exec, or for the reason why it did not happen.

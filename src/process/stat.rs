@@ -1,7 +1,8 @@
 //! /proc/PID/stat.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
@@ -33,10 +34,25 @@ pub enum State {
     Zombie,
 }
 
+/// Whether there is a /proc, and it is that of our pid namespace: in another's our pids name strangers.
+#[must_use]
+pub fn sees_processes() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&Pid::this().to_string()))
+}
+
 /// When this process started, in clock ticks since boot: with the pid it names one process for good.
 #[must_use]
 pub fn own_start_ticks() -> Option<u64> {
-    read(Pid::this()).ok().map(|process| process.start_ticks)
+    // Not by pid, which in a /proc of another pid namespace names somebody else.
+    read_file("/proc/self/stat")
+        .ok()
+        .map(|process| process.start_ticks)
+}
+
+/// Whether a process stands still, by SIGSTOP for instance; no if it cannot be seen.
+#[must_use]
+pub fn is_stopped(pid: Pid) -> bool {
+    sees_processes() && read(pid).is_ok_and(|process| process.state == State::Stopped)
 }
 
 /// As [`own_start_ticks`], of any process that is there.
@@ -48,9 +64,13 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 
 /// Reads one process; `NotFound` once it is gone.
 pub(super) fn read(pid: Pid) -> io::Result<Process> {
+    read_file(&format!("/proc/{pid}/stat"))
+}
+
+fn read_file(path: &str) -> io::Result<Process> {
     let mut line = [0; 2048];
     let mut length = 0;
-    let mut file = File::open(format!("/proc/{pid}/stat"))?;
+    let mut file = File::open(path)?;
     while length < line.len() {
         match file.read(&mut line[length..]) {
             Ok(0) => break,

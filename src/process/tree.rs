@@ -6,24 +6,26 @@
 //! Not everything below us is the agent's: a shell that starts a helper and then execs us leaves us its child. Whoever is
 //! there before the spawn is foreign, is never signalled, and neither is what still hangs below it.
 //!
-//! A pid read from /proc may be another process a moment later. A signal therefore goes to a pidfd, and only after the
-//! start time behind that pidfd has been compared.
+//! What ends many at once comes before what goes from one to the next: the agent's own cgroup where it has one, and
+//! where /proc cannot be read, the agent's process group. Both are beyond doubt: the cgroup holds nobody but the agent's,
+//! and the group's number is taken as long as a child of ours that nobody has reaped is in it.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::libc;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::cgroup::Leaf;
+use super::pidfd::{Sent, signal_exactly};
 use super::reaper::{Children, Reaped, reap_into};
+use super::spawn::{Group, Spawned};
 use super::stat::{self, Process, State};
 
 /// Stopping a tree that forks takes a few looks, each of which finds fewer that are new; then killing must do.
@@ -31,7 +33,7 @@ const STOP_ROUNDS: usize = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// A look can miss a process whose parent dies meanwhile. Where the kernel cannot say that no child is left, because
-/// foreign ones are, so many looks in a row must find nobody.
+/// foreign ones are or such as nobody can see, so many looks in a row must find nobody.
 const EMPTY_LOOKS: usize = 3;
 
 /// What came of a sweep.
@@ -44,22 +46,14 @@ pub struct Sweep {
     pub survivors: Vec<Process>,
 }
 
-/// What came of one signal to one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Yes,
-    /// It ended before.
-    Gone,
-    /// It is another user's, a setuid program for instance.
-    Refused,
-}
-
 /// Our descendants, but for those that were there first.
 #[derive(Debug, Clone)]
 pub struct Tree {
     root: Pid,
     /// Pid and start time: a pid alone may be another's by now.
     foreign: HashSet<(Pid, u64)>,
+    agent: Option<(Pid, Group)>,
+    leaf: Option<Arc<Leaf>>,
 }
 
 impl Default for Tree {
@@ -75,7 +69,17 @@ impl Tree {
         Self {
             root: Pid::this(),
             foreign: HashSet::new(),
+            agent: None,
+            leaf: None,
         }
+    }
+
+    /// Says who the agent is, and which cgroup is its own.
+    #[must_use]
+    pub fn with_agent(mut self, agent: &Spawned, leaf: Option<Leaf>) -> Self {
+        self.agent = Some((agent.pid, agent.group));
+        self.leaf = leaf.map(Arc::new);
+        self
     }
 
     /// The processes that come to be below this one from now on: to be called just before the spawn.
@@ -85,7 +89,7 @@ impl Tree {
     pub fn from_now() -> Self {
         let mut tree = Self::new();
         // Without a child there is no descendant, which saves the usual start the look at all processes.
-        if has_children() {
+        if has_child(Id::All) {
             let present = tree.family().unwrap_or_default().into_iter();
             tree.foreign = present
                 .map(|process| (process.pid, process.start_ticks))
@@ -106,7 +110,7 @@ impl Tree {
 
     /// Every descendant, zombies too, which may have children to tell of.
     fn family(&self) -> io::Result<Vec<Process>> {
-        let mut strangers = processes(self.root)?;
+        let mut strangers = processes()?;
         strangers.retain(|process| !self.foreign.contains(&(process.pid, process.start_ticks)));
         let mut family = HashSet::from([self.root]);
         let mut descendants = Vec::new();
@@ -128,13 +132,57 @@ impl Tree {
         Ok(descendants)
     }
 
-    /// Sends `signal` once to every descendant; returns how many received it.
+    /// Whether nobody is left. Where the processes cannot be seen, the kernel still tells of the children.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self.descendants() {
+            Ok(descendants) => descendants.is_empty(),
+            Err(_) => !has_child(Id::All),
+        }
+    }
+
+    /// Who is in the agent's own cgroup, by pid alone: what is known where the processes cannot be seen.
+    #[must_use]
+    pub fn pids_in_leaf(&self) -> Vec<Pid> {
+        let leaf = self.leaf.as_deref();
+        leaf.and_then(|leaf| leaf.members().ok())
+            .unwrap_or_default()
+    }
+
+    /// Gives up the agent's own cgroup; whoever is still in it stays, in ours.
+    pub fn dissolve_leaf(&mut self) {
+        if let Some(leaf) = self.leaf.take() {
+            leaf.dissolve();
+        }
+    }
+
+    /// Sends `signal` once to every descendant; returns how many received it. Where they cannot be seen, the agent's
+    /// group gets it, and counts as one.
     pub fn kill(&self, signal: Signal) -> io::Result<usize> {
-        let descendants = self.descendants()?;
-        Ok(descendants
-            .iter()
-            .filter(|process| send(process, signal) == Sent::Yes)
-            .count())
+        match self.descendants() {
+            Ok(descendants) => Ok(descendants
+                .iter()
+                .filter(|process| send(process, signal) == Sent::Yes)
+                .count()),
+            Err(error) => match self.signal_unseen(signal) {
+                Reached::Somebody => Ok(1),
+                Reached::Nobody => Err(error),
+            },
+        }
+    }
+
+    /// Signals the agent's group, or where it has none of its own the agent, without a look at the processes.
+    fn signal_unseen(&self, signal: Signal) -> Reached {
+        let result = match self.agent {
+            Some((agent, Group::Own)) if has_child(Id::PGid(agent)) => killpg(agent, signal),
+            Some((agent, Group::Shared)) if has_child(Id::Pid(agent)) => kill(agent, signal),
+            _ => return Reached::Nobody,
+        };
+        // A group of zombies takes any signal, and nobody is there to hear it; they are to be reaped.
+        match result {
+            Ok(()) => Reached::Somebody,
+            Err(_) => Reached::Nobody,
+        }
     }
 
     /// Ends every descendant, reaping as it goes, and returns as soon as none is left; after `bound` at the latest.
@@ -142,30 +190,42 @@ impl Tree {
     /// Each round first stops everyone, so that nobody forks while the others are killed. That no child is left is the
     /// kernel's word, not a look's: a look can miss a process whose parent dies. Only next to foreign children, of which
     /// the kernel would tell as well, looks must do.
+    ///
+    /// What cannot be seen is ended by cgroup and group, and is given up as soon as neither reaches anybody.
     pub fn sweep_kill(&self, bound: Duration) -> Sweep {
         let deadline = Instant::now() + bound;
         let mut sweep = Sweep::default();
         let mut pause = SHORTEST_PAUSE;
         let mut empty_looks = 0;
         loop {
+            let in_leaf = self.kill_leaf();
+            let blind = !stat::sees_processes();
+            // Before the reaping: a group that is all reaped has no number any more.
+            let unseen = if blind {
+                self.signal_unseen(Signal::SIGKILL)
+            } else {
+                Reached::Nobody
+            };
             if reap_into(&mut sweep.reaped) == Children::None {
                 return sweep;
             }
             self.stop_all(deadline);
             let descendants = self.descendants().unwrap_or_default();
-            if descendants.is_empty() {
+            let nobody = [in_leaf, unseen] == [Reached::Nobody; 2];
+            if descendants.is_empty() && nobody {
                 empty_looks += 1;
             } else {
                 empty_looks = 0;
             }
-            if !self.foreign.is_empty() && empty_looks >= EMPTY_LOOKS {
+            if (!self.foreign.is_empty() || blind) && empty_looks >= EMPTY_LOOKS {
                 return sweep;
             }
             let refused = descendants
                 .iter()
-                .filter(|process| send(process, Signal::SIGKILL) == Sent::Refused)
+                .filter(|process| matches!(send(process, Signal::SIGKILL), Sent::Refused(_)))
                 .count();
-            let hopeless = !descendants.is_empty() && refused == descendants.len();
+            // Whom we may not signal the cgroup ends all the same.
+            let hopeless = !descendants.is_empty() && refused == descendants.len() && nobody;
             if hopeless || Instant::now() >= deadline {
                 if reap_into(&mut sweep.reaped) == Children::Some {
                     sweep.survivors = self.descendants().unwrap_or_default();
@@ -174,6 +234,14 @@ impl Tree {
             }
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Ends whoever is in the agent's own cgroup.
+    fn kill_leaf(&self) -> Reached {
+        match &self.leaf {
+            Some(leaf) if leaf.is_populated() && leaf.kill().is_ok() => Reached::Somebody,
+            _ => Reached::Nobody,
         }
     }
 
@@ -194,16 +262,24 @@ impl Tree {
     }
 }
 
-/// Whether this process has a child, dead or alive; reaps none.
-fn has_children() -> bool {
+/// Whether a signal that was not sent to one process found anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Somebody,
+    Nobody,
+}
+
+/// Whether this process has such a child, dead or alive; reaps none.
+///
+/// While it has one, the pid or group that names it cannot become another's: only we reap, and this does not.
+fn has_child(which: Id<'_>) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::All, flags) != Err(Errno::ECHILD)
+    waitid(which, flags) != Err(Errno::ECHILD)
 }
 
 /// Every process there is.
-fn processes(us: Pid) -> io::Result<Vec<Process>> {
-    // A /proc of another pid namespace would name processes that are not ours by pids that are.
-    if fs::read_link("/proc/self")? != Path::new(&us.to_string()) {
+fn processes() -> io::Result<Vec<Process>> {
+    if !stat::sees_processes() {
         return Err(io::ErrorKind::Unsupported.into());
     }
     let mut processes = Vec::new();
@@ -220,57 +296,8 @@ fn processes(us: Pid) -> io::Result<Vec<Process>> {
     Ok(processes)
 }
 
-/// Signals this very process, and never another that has got its pid.
 fn send(process: &Process, signal: Signal) -> Sent {
-    let result = match open_pidfd(process.pid) {
-        Ok(pidfd) => {
-            if !is_same(process) {
-                return Sent::Gone;
-            }
-            send_to_pidfd(&pidfd, signal)
-        }
-        Err(Errno::ESRCH) => Err(Errno::ESRCH),
-        // An old kernel, a strict seccomp filter, or no file to be had.
-        Err(_) => {
-            if !is_same(process) {
-                return Sent::Gone;
-            }
-            kill(process.pid, signal)
-        }
-    };
-    match result {
-        Ok(()) => Sent::Yes,
-        Err(Errno::ESRCH) => Sent::Gone,
-        Err(_) => Sent::Refused,
-    }
-}
-
-fn is_same(process: &Process) -> bool {
-    stat::read(process.pid).is_ok_and(|now| now.start_ticks == process.start_ticks)
-}
-
-#[expect(unsafe_code, reason = "nix has no pidfd_open")]
-pub(super) fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
-    // SAFETY: the call takes no pointers.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    let fd = i32::try_from(fd).map_err(|_too_large| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this file, so nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-#[expect(unsafe_code, reason = "nix has no pidfd_send_signal")]
-fn send_to_pidfd(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
-    // SAFETY: a null siginfo asks for what kill(2) would fill in.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal as i32,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    };
-    Errno::result(result).map(drop)
+    signal_exactly(process.pid, process.start_ticks, signal)
 }
 
 #[cfg(test)]

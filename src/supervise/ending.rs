@@ -41,6 +41,8 @@ impl Supervisor {
             .body(now, None, &Body::AgentExited(verdict.clone()));
         self.transcript.commit(now);
         self.note_survivors(Fate::Left);
+        // Whoever stays must not depend on a cgroup that we made.
+        self.tree.dissolve_leaf();
         let before = self.telemetry.as_ref().map(Telemetry::counts);
         let flushed = patience.bound(self.flush(flush_timeout)).await;
         let counts = flushed.or(before).unwrap_or_default();

@@ -35,8 +35,8 @@ use crate::cli::{EchoMode, RunConfig};
 use crate::echo::{Delivery, Echo};
 use crate::journal::{self, RunState};
 use crate::process::{
-    Abilities, Group, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr, Tree,
-    become_subreaper, spawn,
+    Abilities, Group, Launched, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
+    Tree, become_subreaper, launch, unblock_signals,
 };
 use crate::resources::{Occasion, Sample, Sampler};
 use crate::session::semconv::span as span_name;
@@ -127,6 +127,7 @@ pub async fn supervise(
     protection: Protection,
 ) -> Result<Ended, SuperviseError> {
     let clock = Clock::start();
+    unblock_signals().map_err(|errno| system("unblock signals")(errno.into()))?;
     let prepared = Prepared::new(&config, environment)?;
     let telemetry = Telemetry::start(prepared.telemetry)?;
     // What can fail comes before the spawn: afterwards there is an agent to see to, and a verdict to give.
@@ -145,10 +146,14 @@ pub async fn supervise(
     let session = Session::new(prepared.session, clock.now(), &mut effects);
     let root = session.root();
     let command = prepared.command.with_parent(&prepared.context, root);
-    let tree = Tree::from_now();
-    let spawned = spawn(&command);
+    let Launched {
+        spawned,
+        tree,
+        own_cgroup,
+    } = launch(&command);
     let agent = spawned.as_ref().ok().map(|spawned| spawned.pid);
-    let abilities = protection.complete(agent);
+    let mut abilities = protection.complete(agent);
+    abilities.own_cgroup = own_cgroup.map_err(|why| why.to_string());
     let export_trouble = telemetry.trouble().map(str::to_owned);
 
     let trace_id = prepared.context.trace_id;
@@ -167,6 +172,7 @@ pub async fn supervise(
         verdict: None,
         stop_signals: 0,
         survivors: BTreeMap::new(),
+        stopped_beats: 0,
         sampler: None,
         last_sample: None,
         last_resources: None,
@@ -231,6 +237,8 @@ struct Supervisor {
     stop_signals: u32,
     /// What the agent left running, by pid, and whether we ended it.
     survivors: BTreeMap<u32, Survivor>,
+    /// At how many beats in a row the agent stood still.
+    stopped_beats: u32,
     sampler: Option<Sampler>,
     last_sample: Option<Resources>,
     last_resources: Option<Duration>,
@@ -313,7 +321,7 @@ impl Supervisor {
             SpawnError::Failed(_) => SpawnFailure::Failed,
         };
         // The wire has the file's name alone; whoever typed a path sees it whole on stderr.
-        let why = error.errno().desc();
+        let why = error.why();
         let message = format!(
             "cannot {error} '{}': {why}",
             executable_name(&config.command)
@@ -479,6 +487,7 @@ impl Supervisor {
 
     fn beat(&mut self) {
         self.reap();
+        self.look_for_a_stop();
         // What a slow reader of stderr has yet to get.
         self.stderr.flush(Duration::ZERO);
         let now = self.clock.now();

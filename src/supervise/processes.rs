@@ -6,11 +6,17 @@ use nix::sys::signal::Signal;
 use sandtrace_client::wire::Survivor;
 
 use super::{STOP_SIGNALS, Supervisor};
-use crate::process::{Group, Reaped, reap, signal};
+use crate::process::{Group, Reaped, is_stopped, reap, signal};
 use crate::session::{Action, Input};
 
 /// How long KILL may take on the loop's own time.
 const KILL_BOUND: Duration = Duration::from_secs(1);
+
+/// So many beats, a second apart, that see the agent stopped span the 5 seconds after which it is told
+/// (`reference/supervision.md` §2.1).
+const STOPPED_BEATS: u32 = 6;
+/// The command of a survivor of which only the cgroup tells.
+const UNSEEN: &str = "?";
 
 /// What becomes of a process that outlives the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +30,7 @@ impl Supervisor {
         for reaped in reap() {
             self.reaped(reaped);
         }
-        if self.agent.is_none()
-            && self
-                .tree
-                .descendants()
-                .is_ok_and(|processes| processes.is_empty())
-        {
+        if self.agent.is_none() && self.tree.is_empty() {
             self.take(Input::TreeEmpty);
         }
     }
@@ -118,15 +119,43 @@ impl Supervisor {
         if self.agent.is_some() {
             return;
         }
-        for process in self.tree.descendants().unwrap_or_default() {
-            let Ok(pid) = u32::try_from(process.pid.as_raw()) else {
+        let survivors: Vec<_> = match self.tree.descendants() {
+            Ok(processes) => processes
+                .into_iter()
+                .map(|process| (process.pid, process.command))
+                .collect(),
+            Err(_) => self
+                .tree
+                .pids_in_leaf()
+                .into_iter()
+                .map(|pid| (pid, UNSEEN.to_owned()))
+                .collect(),
+        };
+        for (pid, command) in survivors {
+            let Ok(pid) = u32::try_from(pid.as_raw()) else {
                 continue;
             };
             self.survivors.entry(pid).or_insert(Survivor {
                 pid,
-                command: process.command,
+                command,
                 killed: fate == Fate::Ended,
             });
+        }
+    }
+
+    /// Says once a stop that somebody has stopped the agent: it looks like one that hangs.
+    ///
+    /// Beats are counted and not seconds, for while we are stopped ourselves the agent has not been seen to be.
+    pub(super) fn look_for_a_stop(&mut self) {
+        if !self.agent.is_some_and(is_stopped) {
+            self.stopped_beats = 0;
+            return;
+        }
+        self.stopped_beats = self.stopped_beats.saturating_add(1);
+        if self.stopped_beats == STOPPED_BEATS {
+            let message =
+                "somebody stopped the agent 5 seconds ago; it goes on when it gets SIGCONT";
+            self.warn("agent_stopped", message);
         }
     }
 

@@ -169,12 +169,20 @@ impl Supervised {
     }
 
     pub(crate) fn start(self) -> Running {
+        self.start_under::<&str>(&[])
+    }
+
+    /// As an argument of `wrapper`, which must end by executing what follows it.
+    pub(crate) fn start_under<T: AsRef<OsStr>>(self, wrapper: &[T]) -> Running {
         let journal = self
             .journal
             .as_deref()
             .map_or("off".as_ref(), Path::as_os_str);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandtrace"));
+        let mut words: Vec<&OsStr> = wrapper.iter().map(AsRef::as_ref).collect();
+        words.push(env!("CARGO_BIN_EXE_sandtrace").as_ref());
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .args(["run", "--journal"])
             .arg(journal)
             .args(&self.options)
