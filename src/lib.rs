@@ -12,7 +12,8 @@
 //! decodes each into an event; [`session`], which is pure, concludes which spans open and close and which span the
 //! line belongs to; [`transcript`] numbers it by [`envelope`], writes it to the [`journal`] and hands it to the
 //! [`echo`], whose thread writes it to the host; closed spans go to [`telemetry`], whose thread exports them; and
-//! [`supervise`] is the loop that drives all of this and owns its state.
+//! [`supervise`] is the loop that drives all of this and owns its state. Beside it, [`report`] shows a run and [`mod@stop`]
+//! asks one to stop, both by its journal alone.
 
 pub mod agent;
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod process;
 pub mod report;
 pub mod resources;
 pub mod session;
+pub mod stop;
 pub mod summary;
 pub mod supervise;
 pub mod telemetry;

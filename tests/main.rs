@@ -19,6 +19,7 @@ mod real_agent;
 mod recordings;
 mod run;
 mod stop;
+mod stop_command;
 mod supervised;
 mod support;
 mod telemetry;

@@ -2,11 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::{CliError, UsageError, ValueProblem};
-use super::flags::{ReportFlags, RunFlags};
+use super::flags::{ReportFlags, RunFlags, StopFlags};
 use super::settings::{Origin, Settings};
 use super::values::{
     attribute, capture, echo, length, limit, plain, run_id, survivors, switch, variable_name,
@@ -68,6 +68,14 @@ pub struct ReportConfig {
     pub settings: Settings,
 }
 
+/// All that `sandtrace stop` was told.
+#[derive(Debug, Clone)]
+pub struct StopConfig {
+    /// A run id or a path.
+    pub run: OsString,
+    pub journal: Journal,
+}
+
 /// What appears on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EchoMode {
@@ -85,6 +93,17 @@ pub enum Journal {
     /// The directory that holds one directory a run.
     Directory(PathBuf),
     Off,
+}
+
+impl Journal {
+    /// The directory, if there is one.
+    #[must_use]
+    pub fn root(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(root) => Some(root),
+            Self::Off => None,
+        }
+    }
 }
 
 /// Something the configuration had to make up.
@@ -217,17 +236,30 @@ pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliE
 }
 
 pub(super) fn report(flags: ReportFlags, settings: Settings) -> Result<ReportConfig, CliError> {
-    let from = Source {
-        settings: &settings,
-    };
-    // That HOME is missing matters to a report only if it finds no run, and then it lists where it looked.
-    let journal = from.journal(&flags.journal, &mut Vec::new())?;
-    let run = flags.run.filter(|run| !run.is_empty());
+    let (run, journal) = kept_run(flags.run, &flags.journal, &settings, "report")?;
     Ok(ReportConfig {
-        run: run.ok_or(UsageError::NoRun)?,
+        run,
         journal,
         settings,
     })
+}
+
+pub(super) fn stop(flags: StopFlags, settings: &Settings) -> Result<StopConfig, CliError> {
+    let (run, journal) = kept_run(flags.run, &flags.journal, settings, "stop")?;
+    Ok(StopConfig { run, journal })
+}
+
+/// The run that a subcommand is about, and where runs are kept.
+fn kept_run(
+    run: Option<OsString>,
+    journal: &Option<OsString>,
+    settings: &Settings,
+    subcommand: &'static str,
+) -> Result<(OsString, Journal), CliError> {
+    // That HOME is missing matters here only if no run is found, and then it is said where it was looked for.
+    let journal = Source { settings }.journal(journal, &mut Vec::new())?;
+    let run = run.filter(|run| !run.is_empty());
+    Ok((run.ok_or(UsageError::NoRun { subcommand })?, journal))
 }
 
 /// Looks options up below the flags.

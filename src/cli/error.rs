@@ -53,8 +53,10 @@ pub enum UsageError {
     ExtraArgument(String),
     #[error("there is no command to run, put one after --: sandtrace run [OPTIONS] -- COMMAND")]
     NoCommand,
-    #[error("report: no run was given, name one by its id or its directory: sandtrace report RUN")]
-    NoRun,
+    #[error(
+        "{subcommand}: no run was given, name one by its id or its directory: sandtrace {subcommand} RUN"
+    )]
+    NoRun { subcommand: &'static str },
     #[error("{option} was given without a value, write {option} VALUE")]
     NoValue { option: String },
     #[error("{option} was given a value but takes none, write {option} alone")]
@@ -122,7 +124,10 @@ impl From<clap::Error> for CliError {
                 text(ContextKind::InvalidSubcommand).unwrap_or_default(),
             ),
             ErrorKind::UnknownArgument => unknown(argument(), text(ContextKind::SuggestedArg)),
-            ErrorKind::MissingRequiredArgument => UsageError::NoRun,
+            // clap does not say whose argument it is; `explained` does.
+            ErrorKind::MissingRequiredArgument => UsageError::NoRun {
+                subcommand: "report",
+            },
             ErrorKind::InvalidValue if given_no_value() => UsageError::NoValue { option: option() },
             ErrorKind::TooManyValues => UsageError::ValueForSwitch { option: option() },
             ErrorKind::ArgumentConflict => UsageError::Repeated { option: option() },

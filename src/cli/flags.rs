@@ -24,6 +24,7 @@ Examples:
   sandtrace run -- python3 agent.py
   sandtrace run --deadline 20m --attribute tenant=acme -- python3 agent.py
   sandtrace report 01968d3c-52a1-7cc0-9d41-6a0a4f1c2b77
+  sandtrace stop 01968d3c-52a1-7cc0-9d41-6a0a4f1c2b77
 
 Every run leaves a journal in ${XDG_STATE_HOME:-~/.local/state}/sandtrace/RUN.
 `sandtrace run --help` lists all options and exit codes.";
@@ -80,6 +81,23 @@ Exit codes:
   0    the report was printed, whatever became of the run
   125  there is no such run, or it cannot be read";
 
+const STOP_AFTER: &str = "\
+RUN is a run id below the journal directory, or the directory of a run. The
+request does what SIGTERM to the supervisor does: the agent gets TERM, and KILL
+once the run's --grace is over. `stop` does not wait for the end.
+
+Asked a second time, a run kills its agent at once; asked a third time, it also
+stops waiting for its telemetry.
+
+Examples:
+  sandtrace stop nightly-7
+  sandtrace stop ./journal/nightly-7
+
+Exit codes:
+  0    the run was asked to stop, or has finished before
+  3    its supervisor is gone without having finished the run
+  125  there is no such run, or it cannot be asked";
+
 /// Supervises a Claude agent and turns its run into an OpenTelemetry trace
 #[derive(Debug, Parser)]
 #[command(name = "sandtrace", version, help_template = TEMPLATE, after_help = TOP_AFTER)]
@@ -93,6 +111,7 @@ pub(super) struct Flags {
 pub(super) enum Subcommands {
     Run(Box<RunFlags>),
     Report(ReportFlags),
+    Stop(StopFlags),
 }
 
 /// Runs an agent under supervision
@@ -214,6 +233,21 @@ back from it, an exporter's key (repeatable)")]
 #[derive(Debug, Default, Args)]
 #[command(help_template = TEMPLATE, after_help = REPORT_AFTER)]
 pub(super) struct ReportFlags {
+    #[arg(value_name = "RUN", hide = true, required = true)]
+    pub(super) run: Option<OsString>,
+
+    #[arg(long, value_name = "DIR")]
+    #[arg(help = "\
+Directory of the runs' journals
+[default: as for `sandtrace run`]")]
+    pub(super) journal: Option<OsString>,
+}
+
+/// Asks a run to stop, as SIGTERM does
+#[derive(Debug, Default, Args)]
+#[command(help_template = TEMPLATE, after_help = STOP_AFTER)]
+#[command(override_usage = "sandtrace stop [OPTIONS] RUN")]
+pub(super) struct StopFlags {
     #[arg(value_name = "RUN", hide = true, required = true)]
     pub(super) run: Option<OsString>,
 

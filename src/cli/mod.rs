@@ -22,7 +22,8 @@ use std::ffi::OsString;
 use clap::Parser;
 
 pub use config::{
-    Capture, EchoMode, Journal, Notice, ReportConfig, RunConfig, SurvivorPolicy, homeless_journal,
+    Capture, EchoMode, Journal, Notice, ReportConfig, RunConfig, StopConfig, SurvivorPolicy,
+    homeless_journal,
 };
 pub use duration::{DurationError, parse as parse_duration};
 pub use error::{CliError, UsageError, ValueProblem};
@@ -36,6 +37,7 @@ use flags::{Flags, Subcommands};
 pub enum Command {
     Run(Box<RunConfig>),
     Report(ReportConfig),
+    Stop(StopConfig),
 }
 
 /// Reads a command line; `args` starts with the program's own name.
@@ -51,16 +53,20 @@ pub fn parse(
     match flags.command {
         Subcommands::Run(flags) => Ok(Command::Run(Box::new(config::run(*flags, settings)?))),
         Subcommands::Report(flags) => Ok(Command::Report(config::report(flags, settings)?)),
+        Subcommands::Stop(flags) => Ok(Command::Stop(config::stop(flags, &settings)?)),
     }
 }
 
-/// clap does not know that a stray word in front of `--` is most likely the agent's command.
+/// clap does not know that a stray word in front of `--` is most likely the agent's command, nor which subcommand lacks
+/// its run.
 fn explained(error: clap::Error, args: &[OsString]) -> CliError {
+    let is_for = |name: &str| args.get(1).is_some_and(|subcommand| subcommand == name);
     match error.into() {
-        CliError::Usage(UsageError::ExtraArgument(argument))
-            if args.get(1).is_some_and(|subcommand| subcommand == "run") =>
-        {
+        CliError::Usage(UsageError::ExtraArgument(argument)) if is_for("run") => {
             UsageError::CommandBeforeDashes(argument).into()
+        }
+        CliError::Usage(UsageError::NoRun { .. }) if is_for("stop") => {
+            UsageError::NoRun { subcommand: "stop" }.into()
         }
         error => error,
     }

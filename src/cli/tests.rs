@@ -19,7 +19,7 @@ fn run(flags: &[&str], environment: &[(&str, &str)], file: &str) -> Result<RunCo
     let line = [&["run"], flags, &["--", "agent"]].concat();
     match parse(words(&line), settings(environment, file))? {
         Command::Run(config) => Ok(*config),
-        Command::Report(config) => panic!("a report: {config:?}"),
+        other => panic!("no run: {other:?}"),
     }
 }
 
@@ -349,7 +349,7 @@ fn values_that_are_no_text_are_named_too() {
 
 #[test]
 fn a_wrong_command_line_is_one_sentence_and_125() {
-    let table: [(&[&str], &str); 16] = [
+    let table: [(&[&str], &str); 18] = [
         (&[], "no subcommand was given, see `sandtrace --help`"),
         (
             &["walk"],
@@ -408,6 +408,14 @@ fn a_wrong_command_line_is_one_sentence_and_125() {
             "report: no run was given, name one by its id or its directory: sandtrace report RUN",
         ),
         (
+            &["stop"],
+            "stop: no run was given, name one by its id or its directory: sandtrace stop RUN",
+        ),
+        (
+            &["stop", ""],
+            "stop: no run was given, name one by its id or its directory: sandtrace stop RUN",
+        ),
+        (
             &["report", "a", "b"],
             r#""b" is one argument too many, see `sandtrace --help`"#,
         ),
@@ -446,6 +454,26 @@ fn a_report_takes_a_run_and_the_journal_of_the_settings() {
     assert_eq!(config.journal, Journal::Directory("/j".into()));
 }
 
+#[test]
+fn a_stop_takes_a_run_and_the_journal_of_the_settings() {
+    for (line, journal) in [
+        (&["stop", "r1"][..], Journal::Directory("/j".into())),
+        (
+            &["stop", "r1", "--journal", "/k"],
+            Journal::Directory("/k".into()),
+        ),
+        (&["stop", "./r1", "--journal", "off"], Journal::Off),
+    ] {
+        let Ok(Command::Stop(config)) =
+            parse(words(line), settings(&[("SANDTRACE_JOURNAL", "/j")], ""))
+        else {
+            panic!("no stop");
+        };
+        assert_eq!(config.run, line[1]);
+        assert_eq!(config.journal, journal);
+    }
+}
+
 fn help(line: &[&str]) -> String {
     let error = parse(words(line), settings(&[], "")).unwrap_err();
     assert_eq!(error.exit_code(), 0);
@@ -476,6 +504,11 @@ fn help_of_run() {
 #[test]
 fn help_of_report() {
     insta::assert_snapshot!(help(&["report", "-h"]));
+}
+
+#[test]
+fn help_of_stop() {
+    insta::assert_snapshot!(help(&["stop", "--help"]));
 }
 
 #[test]

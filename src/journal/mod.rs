@@ -17,6 +17,7 @@
 //! no more of the disk than its cap and one old file of events.
 
 mod compaction;
+mod locate;
 mod retention;
 mod root;
 mod state;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::compaction::{Dropped, Moved};
+pub use self::locate::{LocateError, Located, locate};
 pub use self::retention::remove_old_runs;
 pub use self::state::{RunState, Status};
 
@@ -40,7 +42,7 @@ const EVENTS_CAP_BYTES: u64 = CAP_BYTES - TRACES_CAP_BYTES;
 
 const EVENTS: &str = "events.ndjson";
 const TRACES: &str = "traces.jsonl";
-const STATE: &str = "state.json";
+pub(crate) const STATE: &str = "state.json";
 
 /// Why a journal could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -1,19 +1,16 @@
 //! From what the user typed to the files of a run.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ReportError;
-use crate::cli::{Journal, is_run_id};
+use crate::cli::Journal;
+use crate::journal;
 
 /// The names of the files in a run's directory, as the report lists them.
 const FILES: [&str; 5] = [EVENTS, TRACES, "metrics.jsonl", "logs.jsonl", "state.json"];
 const EVENTS: &str = "events.ndjson";
 const TRACES: &str = "traces.jsonl";
-
-/// How many runs to name when the one that was asked for is not there.
-const SUGGESTIONS: usize = 5;
 
 /// The files to read.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,34 +21,12 @@ pub(super) struct Located {
     pub(super) files: Vec<PathBuf>,
 }
 
-/// Finds a run: its id below the journal's directory comes first, then a path.
+/// Finds a run's files, or takes the one that was named.
 pub(super) fn locate(run: &OsStr, journal: &Journal) -> Result<Located, ReportError> {
-    let mut looked = Vec::new();
-    if let (Journal::Directory(root), Some(id)) = (journal, run.to_str().filter(|id| is_run_id(id)))
-    {
-        let directory = root.join(id);
-        if directory.is_dir() {
-            return in_directory(&directory);
-        }
-        looked.push(directory);
+    match journal::locate(run, journal.root())? {
+        journal::Located::Directory(directory) => in_directory(&directory),
+        journal::Located::File(path) => of_file(path),
     }
-    let path = PathBuf::from(run);
-    if path.is_dir() {
-        return in_directory(&path);
-    }
-    if path.is_file() {
-        return of_file(path);
-    }
-    looked.push(path);
-    let newest = match journal {
-        Journal::Directory(root) => newest_runs(root),
-        Journal::Off => Vec::new(),
-    };
-    Err(ReportError::NoSuchRun {
-        run: run.to_string_lossy().into_owned(),
-        looked,
-        newest,
-    })
 }
 
 fn in_directory(directory: &Path) -> Result<Located, ReportError> {
@@ -81,29 +56,4 @@ fn of_file(path: PathBuf) -> Result<Located, ReportError> {
         _ => return Err(ReportError::UnknownFile { path }),
     }
     Ok(located)
-}
-
-/// The ids of the runs that were written to last, the newest first.
-fn newest_runs(root: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(root) else {
-        return Vec::new();
-    };
-    let mut runs: Vec<_> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let id = entry
-                .file_name()
-                .into_string()
-                .ok()
-                .filter(|id| is_run_id(id))?;
-            let directory = entry.path();
-            let written = |name| fs::metadata(directory.join(name)).ok()?.modified().ok();
-            Some((written(EVENTS).or_else(|| written(TRACES))?, id))
-        })
-        .collect();
-    runs.sort_unstable_by(|a, b| b.cmp(a));
-    runs.into_iter()
-        .take(SUGGESTIONS)
-        .map(|(_, id)| id)
-        .collect()
 }

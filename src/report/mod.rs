@@ -25,7 +25,6 @@ mod waterfall;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -34,23 +33,15 @@ use thiserror::Error;
 pub use view::{Charset, Colour, View};
 
 use crate::cli::ReportConfig;
+use crate::journal::LocateError;
 use load::Run;
 use tree::Tree;
 
 /// Why there is no report.
 #[derive(Debug, Error)]
 pub enum ReportError {
-    #[error(
-        "there is no run {run:?}: looked for {}; {}",
-        List(looked),
-        Newest(newest)
-    )]
-    NoSuchRun {
-        run: String,
-        looked: Vec<PathBuf>,
-        /// Ids, the newest first.
-        newest: Vec<String>,
-    },
+    #[error(transparent)]
+    Locate(#[from] LocateError),
     #[error("{} holds neither events.ndjson nor traces.jsonl, so it is no run's journal", directory.display())]
     NoJournal { directory: PathBuf },
     #[error("{} is of no known kind, name a run, its directory, or its events.ndjson or traces.jsonl", path.display())]
@@ -66,30 +57,6 @@ impl ReportError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         125
-    }
-}
-
-struct List<'a>(&'a [PathBuf]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, path) in self.0.iter().enumerate() {
-            let between = if at == 0 { "" } else { " and " };
-            write!(f, "{between}{}", path.display())?;
-        }
-        Ok(())
-    }
-}
-
-struct Newest<'a>(&'a [String]);
-
-impl fmt::Display for Newest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            [] => f.write_str("no run is kept there"),
-            [only] => write!(f, "the only run there is {only}"),
-            ids => write!(f, "the newest runs there are {}", ids.join(", ")),
-        }
     }
 }
 
