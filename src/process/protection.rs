@@ -7,7 +7,7 @@
 //! opened before that.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::pidfd::open_pidfd;
 use super::stat::sees_processes;
+use crate::resources::{CgroupVersion, MemoryCgroup};
 
 /// From -1000, never killed, to 1000. Not -1000 for ourselves: a supervisor that leaks must still be killed in the end.
 const OWN_SCORE: i32 = -900;
@@ -97,20 +98,13 @@ pub struct Abilities {
     pub oom_score_adj: Option<i32>,
     pub agent_oom_score_adj: Option<i32>,
     /// The cgroup whose counters we can read.
-    pub cgroup: Option<Cgroup>,
+    pub cgroup: Option<CgroupVersion>,
     /// Signals go to processes, not to pids.
     pub pidfd: bool,
     /// Processes can be seen.
     pub proc: bool,
     /// Whether the agent has a cgroup of its own, or why not: a sentence without an end.
     pub own_cgroup: Result<(), String>,
-}
-
-/// A version of the cgroup interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cgroup {
-    V1,
-    V2,
 }
 
 impl Abilities {
@@ -124,7 +118,7 @@ impl Abilities {
             agent_oom_score_adj: agent
                 .filter(|_| sees_processes())
                 .and_then(|agent| score(&agent.to_string())),
-            cgroup: readable_cgroup(),
+            cgroup: MemoryCgroup::of_this_process().map(|cgroup| cgroup.version()),
             pidfd: open_pidfd(Pid::this()).is_ok(),
             proc: sees_processes(),
             own_cgroup: Err("none was asked for".to_owned()),
@@ -134,10 +128,7 @@ impl Abilities {
     /// As the wire has them.
     #[must_use]
     pub fn to_map(&self) -> Map<String, Value> {
-        let cgroup = self.cgroup.map(|version| match version {
-            Cgroup::V1 => "v1",
-            Cgroup::V2 => "v2",
-        });
+        let cgroup = self.cgroup.map(CgroupVersion::as_str);
         [
             ("subreaper", json!(self.subreaper)),
             ("dumpable", json!(self.dumpable)),
@@ -161,61 +152,4 @@ fn score(process: &str) -> Option<i32> {
         .trim()
         .parse()
         .ok()
-}
-
-fn readable_cgroup() -> Option<Cgroup> {
-    let list = fs::read_to_string("/proc/self/cgroup").ok()?;
-    oom_counters(&list)
-        .into_iter()
-        .find(|(_, path)| is_readable(path).is_ok())
-        .map(|(version, _)| version)
-}
-
-fn is_readable(path: &str) -> io::Result<()> {
-    File::open(path).map(drop)
-}
-
-/// Where /proc/PID/cgroup says that OOM kills are counted, at the usual places to mount.
-fn oom_counters(list: &str) -> Vec<(Cgroup, String)> {
-    list.lines()
-        .filter_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let path = path.trim_end_matches('/');
-            if controllers.is_empty() {
-                let file = format!("/sys/fs/cgroup{path}/memory.events");
-                Some((Cgroup::V2, file))
-            } else if controllers.split(',').any(|name| name == "memory") {
-                let file = format!("/sys/fs/cgroup/memory{path}/memory.oom_control");
-                Some((Cgroup::V1, file))
-            } else {
-                None
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_counters_are_found_in_either_version() {
-        let list = "12:cpu,cpuacct:/a\n4:memory:/user\n0::/user\n";
-        assert_eq!(
-            oom_counters(list),
-            [
-                (
-                    Cgroup::V1,
-                    "/sys/fs/cgroup/memory/user/memory.oom_control".to_owned()
-                ),
-                (Cgroup::V2, "/sys/fs/cgroup/user/memory.events".to_owned()),
-            ]
-        );
-        assert_eq!(
-            oom_counters("0::/\n"),
-            [(Cgroup::V2, "/sys/fs/cgroup/memory.events".to_owned())]
-        );
-        assert!(oom_counters("nonsense\n").is_empty());
-    }
 }
