@@ -17,6 +17,7 @@ mod process_tree;
 mod readme;
 mod real_agent;
 mod recordings;
+mod resources;
 mod run;
 mod stop;
 mod stop_command;

@@ -91,6 +91,36 @@ fn tools_in_parallel_overlap_under_the_turn() {
 }
 
 #[test]
+fn a_tool_has_the_cpu_time_and_the_memory_of_its_own_processes() {
+    let stage = Stage::playing("tool_cpu");
+    let run = stage.run("Bash");
+    let tools: Vec<&Span> = run.spans("execute_tool").collect();
+    assert_eq!(tools.len(), 3, "{:?}", run.spans);
+    let mut waiting = 0;
+    for tool in tools {
+        assert_eq!(
+            tool.text("sandtrace.tool.resources"),
+            Some("own"),
+            "{tool:?}"
+        );
+        let cpu = tool.seconds("sandtrace.tool.cpu_seconds");
+        let memory = tool.count("sandtrace.tool.memory_peak_bytes");
+        if memory < 60 << 20 {
+            assert!(cpu < 0.6, "{tool:?}");
+            waiting += 1;
+        } else {
+            assert!((0.9..2.0).contains(&cpu), "{tool:?}");
+            assert!((80 << 20..160 << 20).contains(&memory), "{tool:?}");
+        }
+    }
+    assert_eq!(waiting, 1);
+    let used = run.finished.resources.as_ref().unwrap();
+    // The CLI alone takes more to start.
+    assert!(used.tree_cpu_seconds > 2.5, "{used:?}");
+    assert_eq!(used.largest_tool.as_ref().unwrap().name, "Bash");
+}
+
+#[test]
 fn tools_that_fail_do_not_fail_the_run() {
     let stage = Stage::playing("tool_error");
     let run = stage.run("Bash,Read");

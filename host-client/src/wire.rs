@@ -480,7 +480,7 @@ pub struct RunFinished {
 }
 
 /// Peaks and totals of the run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResourcePeaks {
     /// Samples taken.
     pub samples: u64,
@@ -497,4 +497,30 @@ pub struct ResourcePeaks {
     /// The most processes at once.
     #[serde(default)]
     pub tree_processes_max: u64,
+    /// The largest process when they had the most memory resident; `null` where processes cannot be seen.
+    #[serde(default)]
+    pub largest_process: Option<LargestProcess>,
+    /// The tool whose own processes had the most memory resident; `null` where no tool's can be told apart.
+    #[serde(default)]
+    pub largest_tool: Option<LargestTool>,
+}
+
+/// The process that had the most memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargestProcess {
+    /// The file name of its executable, else its command name; never its arguments.
+    pub command: String,
+    /// Bytes resident.
+    pub rss_bytes: u64,
+}
+
+/// The tool call that had the most memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargestTool {
+    /// The call's id.
+    pub tool_use_id: String,
+    /// The tool's name, for instance `Bash`.
+    pub name: String,
+    /// Bytes resident at its peak, summed over its own processes.
+    pub memory_peak_bytes: u64,
 }

@@ -12,6 +12,8 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 pub struct Process {
     pub pid: Pid,
     pub parent: Pid,
+    /// The process that leads its session.
+    pub session: Pid,
     /// Clock ticks from boot to its start: with the pid, the identity of a process.
     pub start_ticks: u64,
     /// Its command name (`comm`), never its arguments.
@@ -19,6 +21,8 @@ pub struct Process {
     pub state: State,
     /// User and system time so far.
     pub cpu: Duration,
+    /// The same of its children that it has waited for, and of theirs.
+    pub children_cpu: Duration,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
 }
@@ -90,13 +94,17 @@ fn parse(line: &[u8]) -> Option<Process> {
     let command = String::from_utf8_lossy(line.get(open + 1..close)?).into_owned();
     let rest = std::str::from_utf8(line.get(close + 1..)?).ok()?;
     // proc(5) counts fields from 1, and the state is the third.
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let mut fields = [""; 22];
+    for (slot, word) in fields.iter_mut().zip(rest.split_ascii_whitespace()) {
+        *slot = word;
+    }
     let field = |number: usize| fields.get(number - 3).copied();
     let number = |at: usize| field(at)?.parse::<u64>().ok();
 
     Some(Process {
         pid: Pid::from_raw(pid.trim().parse().ok()?),
         parent: Pid::from_raw(field(4)?.parse().ok()?),
+        session: Pid::from_raw(field(6)?.parse().ok()?),
         start_ticks: number(22)?,
         command,
         state: match field(3)? {
@@ -106,6 +114,7 @@ fn parse(line: &[u8]) -> Option<Process> {
             _ => State::Alive,
         },
         cpu: ticks(number(14)?.saturating_add(number(15)?)),
+        children_cpu: ticks(number(16)?.saturating_add(number(17)?)),
         rss_bytes: number(24)?.saturating_mul(system(SysconfVar::PAGE_SIZE, 4096)),
     })
 }
@@ -128,7 +137,7 @@ fn system(variable: SysconfVar, usual: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const LINE: &str = "4242 (a) R (b) c) S 17 4242 4242 0 -1 4194304 99 0 0 0 150 50 7 7 20 0 1 0 123456 10000000 300 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+    const LINE: &str = "4242 (a) R (b) c) S 17 4242 4200 0 -1 4194304 99 0 0 0 150 50 7 7 20 0 1 0 123456 10000000 300 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
 
     #[test]
     fn a_command_may_look_like_the_rest_of_the_line() {
@@ -138,7 +147,9 @@ mod tests {
         assert_eq!(process.state, State::Alive);
         assert_eq!(process.parent, Pid::from_raw(17));
         assert_eq!(process.start_ticks, 123_456);
+        assert_eq!(process.session, Pid::from_raw(4200));
         assert_eq!(process.cpu, Duration::from_secs(2));
+        assert_eq!(process.children_cpu, Duration::from_millis(140));
         assert_eq!(process.rss_bytes, 300 * 4096);
     }
 

@@ -108,8 +108,10 @@ impl Tree {
         Ok(descendants)
     }
 
-    /// Every descendant, zombies too, which may have children to tell of.
-    fn family(&self) -> io::Result<Vec<Process>> {
+    /// Every descendant, zombies too, which may have children to tell of, and CPU time that nobody else has yet.
+    ///
+    /// Fails where there is no /proc.
+    pub fn family(&self) -> io::Result<Vec<Process>> {
         let mut strangers = processes()?;
         strangers.retain(|process| !self.foreign.contains(&(process.pid, process.start_ticks)));
         let mut family = HashSet::from([self.root]);

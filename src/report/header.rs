@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sandtrace_client::Failure;
-use sandtrace_client::wire::{Exit, Outcome, Phases};
+use sandtrace_client::wire::{Exit, Outcome, Phases, ResourcePeaks};
 
 use super::load::Run;
 use super::page::Page;
@@ -37,12 +37,33 @@ pub(super) fn render(run: &Run, tree: &Tree, view: View) -> String {
             let cpu = format!("{} of all CPUs", percent(peaks.cpu_utilization_max));
             let memory = format!("{} of memory in use", bytes(peaks.memory_used_bytes_max));
             page.items("peaks", &[cpu, memory]);
+            page.items("agent", &agent_tree(peaks));
         }
     }
     if tree.spans().is_empty() {
         page.line("spans", Paint::Dim, "none is recorded yet");
     }
     page.finish()
+}
+
+/// What the agent and everything it started used; empty where that could not be seen.
+fn agent_tree(peaks: &ResourcePeaks) -> Vec<String> {
+    if peaks.tree_processes_max == 0 {
+        return Vec::new();
+    }
+    let mut items = vec![
+        format!("{:.1} s of CPU", peaks.tree_cpu_seconds),
+        format!("{} at most", bytes(peaks.tree_rss_bytes_max)),
+        format!("{} processes at most", peaks.tree_processes_max),
+    ];
+    if let Some(tool) = &peaks.largest_tool {
+        items.push(format!(
+            "largest tool {} with {}",
+            tool.name,
+            bytes(tool.memory_peak_bytes)
+        ));
+    }
+    items
 }
 
 /// The verdict, as soon as it was given.

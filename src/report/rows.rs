@@ -1,9 +1,9 @@
 //! The tree as rows: which spans are shown, with which branches, and what is said of each.
 
-use super::text::{clean, count, duration, usd};
+use super::text::{bytes, clean, count, duration, usd};
 use super::tree::{Place, Role, Span, Tree, Window};
 use super::view::{Charset, Paint, View};
-use crate::session::semconv::key;
+use crate::session::semconv::{key, value};
 
 /// From this many siblings on, the middle is left out.
 const MANY: usize = 200;
@@ -13,6 +13,10 @@ const SHOWN_AT_END: usize = 6;
 const NOTABLE: usize = 12;
 /// Deeper branches are cut on the left; no terminal is wider.
 const DEEPEST_BRANCH: usize = 240;
+
+/// Less of a tool's own is not told.
+const CPU_WORTH_A_WORD: f64 = 0.1;
+const MEMORY_WORTH_A_WORD: u64 = 32 << 20;
 
 /// One line of the waterfall, and perhaps a line of notes below it.
 pub(super) struct Row {
@@ -210,6 +214,7 @@ fn notes(tree: &Tree, at: usize, window: Window, charset: Charset) -> Vec<String
     {
         notes.push(clean(decision, charset));
     }
+    notes.extend(resources(span));
     match span.count(key::RETRIES) {
         None | Some(0) => {}
         Some(1) => notes.push("1 retry".to_owned()),
@@ -230,4 +235,20 @@ fn notes(tree: &Tree, at: usize, window: Window, charset: Charset) -> Vec<String
         notes.push("outside the run's time".to_owned());
     }
     notes
+}
+
+/// CPU and memory of a tool's own processes, where they are worth a word; the tree's would be said of each tool again.
+fn resources(span: &Span) -> Option<String> {
+    if span.text(key::TOOL_RESOURCES) != Some(value::OWN) {
+        return None;
+    }
+    let cpu = span
+        .number(key::TOOL_CPU_SECONDS)
+        .filter(|cpu| *cpu >= CPU_WORTH_A_WORD);
+    let memory = span
+        .count(key::TOOL_MEMORY_PEAK)
+        .filter(|bytes| *bytes >= MEMORY_WORTH_A_WORD);
+    let cpu = cpu.map(|cpu| format!("{cpu:.1} s of CPU"));
+    let words: Vec<String> = cpu.into_iter().chain(memory.map(bytes)).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }

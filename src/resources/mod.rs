@@ -1,12 +1,19 @@
-//! What the sandbox uses: CPU, memory, swap, load.
+//! What the sandbox uses, what the agent's processes use of it, and what its memory cgroup allows.
 //!
-//! A [`Sampler`] looks at the machine as a whole, at an interval, on a thread of its own, so that a slow /proc never
-//! holds up the agent's output. It knows nothing of the agent.
+//! A [`Sampler`] looks at an interval, on a thread of its own, so that a slow /proc never holds up the agent's output.
+//! Where the moment matters, at a tool's beginning and end, the loop takes a [`TreeWatch`] and looks for itself: that
+//! costs less than a millisecond. Text is parsed by pure functions; what cannot be read is absent, and the rest is told.
 
+pub mod command_line;
 pub mod memory_cgroup;
+pub mod pressure;
 pub mod sample;
 pub mod sampler;
+pub mod sandbox;
+pub mod tree;
 
 pub use memory_cgroup::{CgroupVersion, MemoryCgroup};
-pub use sample::{Occasion, ProcessUse, Sample, TreeSample};
-pub use sampler::Sampler;
+pub use sample::{Finding, Occasion, ProcessUse, Sample, TreeSample};
+pub use sampler::{Sampler, Scope};
+pub use sandbox::SandboxWatch;
+pub use tree::{ReapedCpu, TreeWatch};

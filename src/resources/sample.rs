@@ -5,6 +5,15 @@ use std::time::Duration;
 
 use sandtrace_client::wire::Resources;
 
+/// What the sampler sends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// At the interval, and when one is asked for.
+    Sample(Box<Sample>),
+    /// Between samples, while a tool runs.
+    Tree(TreeSample),
+}
+
 /// The sandbox, the agent's tree and its cgroup at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
@@ -27,6 +36,8 @@ pub enum Occasion {
 /// The agent and everything it started, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TreeSample {
+    /// When: clock ticks since boot, to be compared with [`ProcessUse::start_ticks`].
+    pub ticks: u64,
     /// CPU time since the start of the run, of the dead too; never falls.
     pub cpu: Duration,
     /// The living, by pid.

@@ -96,7 +96,7 @@ impl Session {
     fn describe_run(&mut self, verdict: &AgentExited) {
         let usage = self.ledger.usage();
         let cost = self.ledger.cost();
-        let (phases, peaks, counts) = (self.phases, self.peaks, self.counts);
+        let (phases, peaks, counts) = (self.phases, self.peaks.clone(), self.counts);
         let ratio = self.cache_hit_ratio();
         let (message, evidence) = verdict
             .failure
@@ -163,6 +163,19 @@ impl Session {
             span.set(key::PEAK_CPU, peaks.cpu_utilization_max);
             span.set(key::PEAK_MEMORY, int(peaks.memory_used_bytes_max));
         }
+        if peaks.tree_processes_max > 0 {
+            span.set(key::TREE_CPU_SECONDS, peaks.tree_cpu_seconds);
+            span.set(key::TREE_MEMORY_PEAK, int(peaks.tree_rss_bytes_max));
+            span.set(key::TREE_PROCESSES_PEAK, int(peaks.tree_processes_max));
+            span.set_opt(
+                key::LARGEST_PROCESS,
+                peaks.largest_process.map(|it| it.command),
+            );
+            span.set_opt(
+                key::LARGEST_TOOL,
+                peaks.largest_tool.map(|it| it.tool_use_id),
+            );
+        }
     }
 
     /// Evidence that quotes somebody goes to a backend only as far as `--capture` allows; on the wire it is whole.
@@ -205,7 +218,7 @@ impl Session {
             cache_hit_ratio: self.cache_hit_ratio(),
             phases: self.phases,
             counts: self.counts,
-            resources: (self.peaks.samples > 0).then_some(self.peaks),
+            resources: (self.peaks.samples > 0).then(|| self.peaks.clone()),
             telemetry,
             survivors,
         })

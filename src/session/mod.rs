@@ -150,6 +150,11 @@ pub enum Input<'a> {
     Sampled(&'a Sample),
     /// A look at the agent's processes alone, when a tool begins or ends.
     Looked(&'a TreeSample),
+    /// What came of [`Action::TellApart`], if it was one of them.
+    ToldApart {
+        pid: u32,
+        tool_use_id: String,
+    },
     /// The kernel's memory counters: first just before the spawn, last when the agent is gone.
     Memory(MemoryReading),
     /// An orphan of the run ended, and we are who was told.
@@ -173,6 +178,13 @@ pub enum Action {
     SignalTree(i32),
     /// End every process of the run with KILL, and report [`Input::TreeEmpty`] when that is done.
     KillTree,
+    /// Compare a process's command line with the commands of these tools, and report [`Input::ToldApart`].
+    TellApart {
+        pid: u32,
+        start_ticks: u64,
+        /// By `tool_use_id`.
+        commands: Vec<(String, String)>,
+    },
     /// Look which sockets of the run are in trouble, and report [`Input::Sockets`].
     LookAtSockets,
     /// Try once whether the API's host can be reached, and report [`Input::Probed`].
@@ -245,7 +257,6 @@ pub struct Session {
     tools: Tools,
     approvals: Approvals,
     ledger: Ledger,
-    #[expect(dead_code, reason = "filled in by the next commits")]
     tool_usage: ToolUsage,
     memory: Memory,
     network: Network,
@@ -359,6 +370,7 @@ impl Session {
         match input {
             Input::Spawned { pid } => {
                 self.phases.spawn_ms = Some(millis(now.uptime));
+                self.tool_usage.spawned(pid);
                 if let Some(span) = self.tree.get_mut(self.root) {
                     span.set(key::PROCESS_PID, i64::from(pid));
                 }
@@ -382,7 +394,8 @@ impl Session {
                 effects.line_span = Some(self.current_span());
             }
             Input::Sampled(sample) => self.sampled(now, sample, effects),
-            Input::Looked(tree) => self.looked(now, tree),
+            Input::Looked(tree) => self.looked(tree, effects),
+            Input::ToldApart { pid, tool_use_id } => self.told_apart(pid, &tool_use_id),
             Input::Memory(reading) if self.phases.spawn_ms.is_none() => {
                 self.memory.baseline(reading)
             }
@@ -451,6 +464,12 @@ impl Session {
         }
     }
 
+    /// Whether a tool runs, awaited or in the background: its processes are worth watching.
+    #[must_use]
+    pub fn any_tool_runs(&self) -> bool {
+        !self.tools.open.is_empty()
+    }
+
     fn activity(&self) -> stop::Activity {
         let kind = match self.state() {
             State::WaitingForModel => stop::Doing::Turn,
@@ -472,7 +491,7 @@ impl Session {
         peaks.cpu_utilization_max = peaks.cpu_utilization_max.max(sandbox.cpu_utilization);
         peaks.memory_used_bytes_max = peaks.memory_used_bytes_max.max(sandbox.memory_used_bytes);
         if let Some(tree) = &sample.tree {
-            self.looked(now, tree);
+            self.looked(tree, effects);
             self.tree_alive(now, tree, effects);
         }
     }

@@ -93,12 +93,28 @@ pub mod key {
     pub const PHASE_EXIT_MS: &str = "sandtrace.phase.exit_ms";
     pub const PEAK_CPU: &str = "sandtrace.peak.cpu_utilization";
     pub const PEAK_MEMORY: &str = "sandtrace.peak.memory_used_bytes";
+    /// CPU seconds of the agent and everything it started.
+    pub const TREE_CPU_SECONDS: &str = "sandtrace.tree.cpu_seconds";
+    /// The most memory that they had resident, bytes, summed over processes.
+    pub const TREE_MEMORY_PEAK: &str = "sandtrace.tree.memory_peak_bytes";
+    /// The most of them at once.
+    pub const TREE_PROCESSES_PEAK: &str = "sandtrace.tree.processes_peak";
+    /// The largest process at the peak of memory: the name of its executable.
+    pub const LARGEST_PROCESS: &str = "sandtrace.peak.largest_process";
+    /// The call whose own processes had the most memory resident.
+    pub const LARGEST_TOOL: &str = "sandtrace.peak.largest_tool";
     pub const REQUEST_ID: &str = "sandtrace.request.id";
     /// A line the CLI made up to report an error; there was no answer of the model.
     pub const SYNTHETIC: &str = "sandtrace.synthetic";
     pub const THINKING_CHARS: &str = "sandtrace.thinking.chars";
     pub const TOOL_INPUT_BYTES: &str = "sandtrace.tool.input_bytes";
     pub const TOOL_OUTPUT_BYTES: &str = "sandtrace.tool.output_bytes";
+    /// CPU seconds while it ran: see [`TOOL_RESOURCES`].
+    pub const TOOL_CPU_SECONDS: &str = "sandtrace.tool.cpu_seconds";
+    /// The most memory resident while it ran, bytes.
+    pub const TOOL_MEMORY_PEAK: &str = "sandtrace.tool.memory_peak_bytes";
+    /// Whose CPU time and memory that is: the tool's own processes', or the whole tree's.
+    pub const TOOL_RESOURCES: &str = "sandtrace.tool.resources";
     pub const MCP_SERVER: &str = "sandtrace.mcp.server";
     pub const PARENT_TOOL_CALL_ID: &str = "sandtrace.agent.parent_tool_call_id";
     pub const SUBAGENT_DESCRIPTION: &str = "sandtrace.agent.description";
@@ -131,6 +147,8 @@ pub mod value {
     pub const ANTHROPIC: &str = "anthropic";
     pub const FUNCTION: &str = "function";
     pub const EXTENSION: &str = "extension";
+    pub const OWN: &str = "own";
+    pub const TREE: &str = "tree";
     /// `error.type` of a tool, by DESIGN §6.
     pub const TOOL_ERROR: &str = "tool_error";
     pub const TOOL_TIMEOUT: &str = "timeout";

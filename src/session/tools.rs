@@ -153,6 +153,7 @@ impl Session {
         self.tree.open(draft, changes)?;
         self.counts.tools += 1;
         self.mark_active(lane);
+        self.tool_usage.opened(&call_id, tool);
         self.tools.open.insert(
             call_id.clone(),
             OpenTool {

@@ -26,7 +26,6 @@ use sandtrace_client::wire::{
     Versions, WIRE_VERSION,
 };
 use serde_json::Map;
-use tokio::sync::mpsc;
 
 use self::prepare::{Prepared, executable_name, system};
 use self::streams::{last_words, read};
@@ -38,7 +37,8 @@ use crate::process::{
     Abilities, Group, Launched, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
     Tree, become_subreaper, launch, unblock_signals,
 };
-use crate::resources::{Occasion, Sample, Sampler};
+use crate::resources::sampler::Pace;
+use crate::resources::{Finding, Occasion, ReapedCpu, Sampler, TreeWatch};
 use crate::session::semconv::span as span_name;
 use crate::session::{Action, Effects, Input, Session, SpawnFailure, TraceContext};
 use crate::telemetry::Telemetry;
@@ -108,7 +108,7 @@ enum Happening {
     Stdout(io::Result<usize>),
     Stderr(io::Result<usize>),
     Signal(Signalled),
-    Sample(Box<Sample>),
+    Finding(Finding),
     Room,
     StderrRetry,
     Due,
@@ -174,6 +174,9 @@ pub async fn supervise(
         survivors: BTreeMap::new(),
         stopped_beats: 0,
         sampler: None,
+        watch: None,
+        last_look: None,
+        reaped_cpu: ReapedCpu::default(),
         last_sample: None,
         last_resources: None,
         state: prepare::run_state(&prepared.run_id, trace_id, clock.wall),
@@ -240,6 +243,12 @@ struct Supervisor {
     /// At how many beats in a row the agent stood still.
     stopped_beats: u32,
     sampler: Option<Sampler>,
+    /// The loop's own eye for the tree; `None` if nothing is to be sampled, or nothing can be seen.
+    watch: Option<TreeWatch>,
+    /// When it last looked, since the start.
+    last_look: Option<Duration>,
+    /// CPU time of the processes that we reaped.
+    reaped_cpu: ReapedCpu,
     last_sample: Option<Resources>,
     last_resources: Option<Duration>,
     state: RunState,
@@ -359,8 +368,7 @@ impl Supervisor {
         let mut err_lines = Lines::default();
         let mut out_chunk = vec![0; CHUNK];
         let mut err_chunk = vec![0; CHUNK / 4];
-        let (sender, mut samples) = mpsc::channel(4);
-        self.sampler = sample_interval.and_then(|interval| Sampler::start(interval, sender).ok());
+        let mut findings = self.start_sampling(pid, sample_interval);
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stderr_retry = tokio::time::interval(STDERR_RETRY);
@@ -384,7 +392,7 @@ impl Supervisor {
                 read = read(&mut stdout, &mut out_chunk[..out_size]), if stdout.is_some() && out_room => Happening::Stdout(read),
                 read = read(&mut stderr, &mut err_chunk[..err_size]), if stderr.is_some() && err_room && is_taken => Happening::Stderr(read),
                 () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
-                Some(sample) = samples.recv() => Happening::Sample(Box::new(sample)),
+                Some(finding) = findings.recv() => Happening::Finding(finding),
                 () = until(due) => Happening::Due,
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
                 _ = beat.tick() => Happening::Beat,
@@ -417,7 +425,8 @@ impl Supervisor {
                 }
                 Happening::Signal(Signalled::Child) => self.reap(),
                 Happening::Signal(Signalled::Forward(signal)) => self.signalled(signal),
-                Happening::Sample(sample) => self.sampled(*sample),
+                Happening::Finding(Finding::Sample(sample)) => self.sampled(*sample),
+                Happening::Finding(Finding::Tree(tree)) => self.take(Input::Looked(&tree)),
                 Happening::Due if self.drain_is_over() => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
                     for chunk in last_words(stdout.as_mut(), &mut out_chunk) {
@@ -475,6 +484,14 @@ impl Supervisor {
             if let Some(telemetry) = &self.telemetry {
                 telemetry.record(span);
             }
+        }
+        let pace = if self.session.any_tool_runs() {
+            Pace::Tool
+        } else {
+            Pace::Idle
+        };
+        if let Some(sampler) = &mut self.sampler {
+            sampler.pace(pace);
         }
         if tool_ended {
             match &self.sampler {

@@ -7,6 +7,7 @@ use sandtrace_client::wire::Survivor;
 
 use super::{STOP_SIGNALS, Supervisor};
 use crate::process::{Group, Reaped, is_stopped, reap, signal};
+use crate::resources::command_line;
 use crate::session::{Action, Input};
 
 /// How long KILL may take on the loop's own time.
@@ -36,8 +37,11 @@ impl Supervisor {
     }
 
     pub(super) fn reaped(&mut self, reaped: Reaped) {
+        self.reaped_cpu.add(reaped.usage.cpu());
         if self.agent == Some(reaped.pid) {
             self.agent = None;
+            // The last word on what the run used, and on the tools it leaves open.
+            self.look_now();
             self.take(Input::Exited(reaped.termination));
         } else {
             self.take(Input::OrphanEnded(reaped));
@@ -98,6 +102,16 @@ impl Supervisor {
                     self.reap();
                 }
                 Action::KillTree => self.kill_tree(),
+                Action::TellApart {
+                    pid,
+                    start_ticks,
+                    commands,
+                } => {
+                    if let Some(id) = command_line::running(pid, start_ticks, &commands) {
+                        let tool_use_id = id.to_owned();
+                        self.take(Input::ToldApart { pid, tool_use_id });
+                    }
+                }
                 Action::LookAtSockets | Action::Probe => {}
                 Action::Warn {
                     code,

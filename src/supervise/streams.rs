@@ -4,20 +4,26 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use opentelemetry::trace::SpanId;
 use sandtrace_client::wire::{Body, Stream};
+use tokio::sync::mpsc;
 
 use super::Supervisor;
+use crate::agent::AgentEvent;
+use crate::agent::event::Block;
 use crate::agent::{Decoded, Fragment, Lines, decode};
 use crate::cli::EchoMode;
 use crate::process::Pipe;
-use crate::resources::{Occasion, Sample};
+use crate::resources::{Finding, Occasion, Sample, Sampler, Scope, TreeSample, TreeWatch};
 use crate::session::Input;
 use crate::time::Now;
 use crate::transcript::Transcript;
 
 /// A resource event comes at most this often, and at each end of a tool.
 const RESOURCES_EVERY: Duration = Duration::from_secs(5);
+/// A tool's beginning or end is worth a look at the processes, at most this often.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What is read of either stream when nobody waits for it any more: as much as a user may make a pipe hold.
 const LAST_WORDS: usize = 1 << 20;
 
@@ -72,6 +78,9 @@ impl Supervisor {
             return;
         }
         let decoded = decode(fragment.bytes);
+        if turns_on_tools(&decoded) {
+            self.look(now);
+        }
         self.session
             .handle(now, Input::Line(&decoded), &mut self.effects);
         match decoded {
@@ -111,6 +120,54 @@ impl Supervisor {
         self.settle(now);
     }
 
+    /// Begins to sample the sandbox and the agent's tree, unless that is switched off.
+    pub(super) fn start_sampling(
+        &mut self,
+        agent: Pid,
+        interval: Option<Duration>,
+    ) -> mpsc::Receiver<Finding> {
+        let (sender, findings) = mpsc::channel(4);
+        let watch = || TreeWatch::new(self.tree.clone(), self.reaped_cpu.clone());
+        self.sampler = interval.and_then(|interval| {
+            let scope = Scope {
+                watch: watch(),
+                agent: u32::try_from(agent.as_raw()).unwrap_or(0),
+                directory: std::env::current_dir().unwrap_or_default(),
+            };
+            Sampler::start(interval, scope, sender).ok()
+        });
+        self.watch = self.sampler.is_some().then(watch);
+        findings
+    }
+
+    /// Looks at the tree in this very moment, for a tool begins or ends; not so often that it would cost the relay.
+    fn look(&mut self, now: Now) {
+        let is_due = self
+            .last_look
+            .is_none_or(|last| now.uptime.saturating_sub(last) >= LOOK_EVERY);
+        if is_due && let Some(tree) = self.see(now) {
+            self.session
+                .handle(now, Input::Looked(&tree), &mut self.effects);
+        }
+    }
+
+    /// As [`Self::look`], whenever the last one was, and by itself.
+    pub(super) fn look_now(&mut self) {
+        if let Some(tree) = self.see(self.clock.now()) {
+            self.take(Input::Looked(&tree));
+        }
+    }
+
+    fn see(&mut self, now: Now) -> Option<TreeSample> {
+        let tree = self.watch.as_mut()?.look();
+        self.last_look = Some(now.uptime);
+        if tree.is_err() {
+            // Where processes cannot be seen now, they will not be later.
+            self.watch = None;
+        }
+        tree.ok()
+    }
+
     pub(super) fn echo_resources(&mut self, now: Now) {
         if let Some(sample) = &self.last_sample {
             let body = Body::Resources(Box::new(sample.clone()));
@@ -129,6 +186,18 @@ impl Supervisor {
         if is_due || sample.occasion == Occasion::ToolEnded {
             self.echo_resources(now);
         }
+    }
+}
+
+/// Whether a line begins or ends tools.
+fn turns_on_tools(decoded: &Decoded<'_>) -> bool {
+    match decoded {
+        Decoded::Event(AgentEvent::User(user)) => !user.results.is_empty(),
+        Decoded::Event(AgentEvent::Assistant(assistant)) => assistant
+            .blocks
+            .iter()
+            .any(|block| matches!(block, Block::ToolUse(_))),
+        _ => false,
     }
 }
 

@@ -105,6 +105,9 @@ scenario("tour", "the demo: thinking, parallel tools, a failing tool, a 429, a s
               usage=usage(8, 905, 15568, 167), delay_ms=200, event_ms=30)]},
     seed={"orders.csv": ORDERS})
 
+LOAD = ("python3 -c \"import time; x = b'x' * (80 << 20)\nwhile time.process_time() < 1: pass\ntime.sleep(1)\"; "
+        "echo 'it is done'")
+
 # ---- happy paths -----------------------------------------------------------------
 scenario("plain_text", "one turn, one text block", [say("Hello! The answer is 42.")])
 
@@ -127,6 +130,12 @@ scenario("parallel_tools", "three tool_use blocks in one assistant message", [
           tool(BASH, command="sleep 0.2; echo two", description="second"),
           tool("Read", file_path="{{CWD}}/seed.txt"), usage=usage(9, 1800, 0, 131)),
     say("All three finished.", usage=usage(7, 210, 1800, 24))])
+
+scenario("tool_cpu", "a Bash call that uses CPU and memory, beside one that only waits", [
+    reply(tool(BASH, command=LOAD, description="burn")),
+    reply(tool(BASH, command=LOAD, description="burn again"),
+          tool(BASH, command="sleep 2.5; echo waited", description="wait")),
+    say("That took a while.")])
 
 scenario("tool_error", "a Bash call that exits 3, a Read of a missing file, and an unknown tool", [
     reply(tool(BASH, command="echo partial output; echo boom >&2; exit 3", description="fail")),

@@ -1,0 +1,72 @@
+//! Which of several commands a process runs, by its command line. It is compared here and goes nowhere else.
+
+use std::fs;
+
+use crate::process::start_ticks;
+
+/// The id of the command that a shell was started with; `None` if it is none of them, or the process is gone.
+#[must_use]
+pub fn running<'a>(pid: u32, start: u64, commands: &'a [(String, String)]) -> Option<&'a str> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // The line is this process's only if the pid is still its own.
+    (start_ticks(pid) == Some(start)).then_some(())?;
+    matching(&String::from_utf8_lossy(&line), commands)
+}
+
+/// The longest command that the line holds: a short one may be part of another.
+fn matching<'a>(line: &str, commands: &'a [(String, String)]) -> Option<&'a str> {
+    let line = bare(line);
+    commands
+        .iter()
+        .map(|(id, command)| (id, bare(command)))
+        .filter(|(_, command)| !command.is_empty() && line.contains(command.as_str()))
+        .max_by_key(|(_, command)| command.len())
+        .map(|(id, _)| id.as_str())
+}
+
+/// Without what a shell's quoting adds, takes away, or joins words with.
+fn bare(text: &str) -> String {
+    text.chars()
+        .filter(|c| !matches!(c, '\'' | '"' | '\\' | '\0') && !c.is_whitespace())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_found_whatever_the_quoting() {
+        let commands = [
+            ("one", "echo 'a b' | wc"),
+            ("two", "echo \"it's\""),
+            ("three", "echo"),
+            ("none", ""),
+        ]
+        .map(|(id, command)| (id.to_owned(), command.to_owned()));
+        let table = [
+            (
+                "bash\0-c\0eval 'echo '\\''a b'\\'' | wc' \\< /dev/null\0",
+                Some("one"),
+            ),
+            ("bash\0-c\0echo \"it's\"\0", Some("two")),
+            ("sh\0-c\0echo other\0", Some("three")),
+            ("sleep\x0010\0", None),
+            ("", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(matching(line, &commands), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_pid_that_is_used_again_runs_none_of_them() {
+        let us = std::process::id();
+        let line = fs::read(format!("/proc/{us}/cmdline")).unwrap();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let commands = [("us".to_owned(), line)];
+        let start = start_ticks(us).unwrap();
+        assert_eq!(running(us, start, &commands), Some("us"));
+        assert_eq!(running(us, start - 1, &commands), None);
+    }
+}
