@@ -78,7 +78,13 @@ fn read_file(path: &str) -> io::Result<Process> {
     while length < line.len() {
         match file.read(&mut line[length..]) {
             Ok(0) => break,
-            Ok(count) => length += count,
+            Ok(count) => {
+                length += count;
+                // The kernel gives the whole line at once; asking again would only cost a call.
+                if line[..length].ends_with(b"\n") {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

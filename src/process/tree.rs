@@ -112,26 +112,33 @@ impl Tree {
     ///
     /// Fails where there is no /proc.
     pub fn family(&self) -> io::Result<Vec<Process>> {
-        let mut strangers = processes()?;
+        Ok(self.family_and_strangers(&HashSet::new())?.0)
+    }
+
+    /// As [`Self::family`], without reading the processes `known` to be none of it; and who else is none.
+    pub(crate) fn family_and_strangers(
+        &self,
+        known: &HashSet<Pid>,
+    ) -> io::Result<(Vec<Process>, Vec<Process>)> {
+        let mut strangers = processes(known)?;
         strangers.retain(|process| !self.foreign.contains(&(process.pid, process.start_ticks)));
         let mut family = HashSet::from([self.root]);
         let mut descendants = Vec::new();
         // Pids wrap around, so a child may have a lower one than its parent: repeat until nobody joins.
         loop {
             let before = descendants.len();
-            strangers.retain(|process| {
+            descendants.extend(strangers.extract_if(.., |process| {
                 let related = family.contains(&process.parent);
                 if related {
                     family.insert(process.pid);
-                    descendants.push(process.clone());
                 }
-                !related
-            });
+                related
+            }));
             if descendants.len() == before {
                 break;
             }
         }
-        Ok(descendants)
+        Ok((descendants, strangers))
     }
 
     /// Whether nobody is left. Where the processes cannot be seen, the kernel still tells of the children.
@@ -279,8 +286,8 @@ fn has_child(which: Id<'_>) -> bool {
     waitid(which, flags) != Err(Errno::ECHILD)
 }
 
-/// Every process there is.
-fn processes() -> io::Result<Vec<Process>> {
+/// Every process there is, but for these.
+fn processes(known: &HashSet<Pid>) -> io::Result<Vec<Process>> {
     if !stat::sees_processes() {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -290,8 +297,11 @@ fn processes() -> io::Result<Vec<Process>> {
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
+        let pid = Pid::from_raw(pid);
         // It may be gone by now, and a hidden one is not ours.
-        if let Ok(process) = stat::read(Pid::from_raw(pid)) {
+        if !known.contains(&pid)
+            && let Ok(process) = stat::read(pid)
+        {
             processes.push(process);
         }
     }

@@ -4,7 +4,7 @@
 //! dies hands his time on to whoever waits for him. A look is no snapshot, so time may be on its way from one to the
 //! other; and a parent that ignores SIGCHLD loses it for good. [`Rising`] lets the sum never fall.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -13,10 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::{ProcessUse, TreeSample};
 use crate::process::{Process, State, Tree};
+
+/// How long other processes are known to be none of ours: pids do not come around sooner.
+const STRANGERS_FOR: Duration = Duration::from_secs(5);
 
 /// CPU time of the processes that we reaped: the loop adds to it, the sampler reads it.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +65,38 @@ pub struct TreeWatch {
     reaped: ReapedCpu,
     cpu: Rising,
     known: HashMap<(u32, u64), Names>,
+    strangers: Strangers,
+}
+
+/// The sandbox's other processes, which need not be read each time: most of them are the kernel's own.
+///
+/// Nobody who is none of ours becomes one of ours. But a look can miss a parent that dies, so it takes two; and a pid is
+/// used again, so they are forgotten after a while.
+#[derive(Debug, Default)]
+struct Strangers {
+    known: HashSet<Pid>,
+    /// Those of the last look, by pid and start.
+    once: HashSet<(Pid, u64)>,
+    since: Option<Instant>,
+}
+
+impl Strangers {
+    fn known(&mut self) -> &HashSet<Pid> {
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now - since >= STRANGERS_FOR) {
+            self.known.clear();
+            self.since = Some(now);
+        }
+        &self.known
+    }
+
+    fn seen(&mut self, strangers: &[Process]) {
+        let identities = strangers.iter().map(|it| (it.pid, it.start_ticks));
+        let now: HashSet<(Pid, u64)> = identities.collect();
+        let twice = now.intersection(&self.once).map(|(pid, _)| *pid);
+        self.known.extend(twice);
+        self.once = now;
+    }
 }
 
 /// What a process is called. It may yet execute another program; its command name then changes too.
@@ -79,6 +114,7 @@ impl TreeWatch {
             reaped,
             cpu: Rising::default(),
             known: HashMap::new(),
+            strangers: Strangers::default(),
         }
     }
 
@@ -90,7 +126,8 @@ impl TreeWatch {
     pub fn look(&mut self) -> io::Result<TreeSample> {
         // Before the look: who is reaped during it is then missing once, and not counted twice.
         let reaped = self.reaped.total();
-        let family = self.tree.family()?;
+        let (family, strangers) = self.tree.family_and_strangers(self.strangers.known())?;
+        self.strangers.seen(&strangers);
         let sum = family
             .iter()
             .map(|process| process.cpu + process.children_cpu)
@@ -115,7 +152,7 @@ impl TreeWatch {
         process: Process,
         known: &mut HashMap<(u32, u64), Names>,
     ) -> Option<ProcessUse> {
-        let number = |pid: nix::unistd::Pid| u32::try_from(pid.as_raw()).ok();
+        let number = |pid: Pid| u32::try_from(pid.as_raw()).ok();
         let pid = number(process.pid)?;
         let key = (pid, process.start_ticks);
         let names = match self.known.get(&key) {
