@@ -6,7 +6,7 @@ use crate::process::start_ticks;
 
 /// The id of the command that a shell was started with; `None` if it is none of them, or the process is gone.
 #[must_use]
-pub fn running<'a>(pid: u32, start: u64, commands: &'a [(String, String)]) -> Option<&'a str> {
+pub fn running(pid: u32, start: u64, commands: &[(String, String)]) -> Option<&str> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     // The line is this process's only if the pid is still its own.
     (start_ticks(pid) == Some(start)).then_some(())?;

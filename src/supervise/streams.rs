@@ -145,7 +145,11 @@ impl Supervisor {
         let is_due = self
             .last_look
             .is_none_or(|last| now.uptime.saturating_sub(last) >= LOOK_EVERY);
-        if is_due && let Some(tree) = self.see(now) {
+        // Once the agent is gone the drain's clock decides, and a look must not be what it ends on.
+        if is_due
+            && self.agent.is_some()
+            && let Some(tree) = self.see(now)
+        {
             self.session
                 .handle(now, Input::Looked(&tree), &mut self.effects);
         }
