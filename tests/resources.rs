@@ -274,7 +274,8 @@ fn a_run_without_tools_tells_what_its_processes_used() {
         let has_pressure = fs::exists("/proc/pressure/memory").unwrap();
         assert_eq!(sandbox["pressure"].is_object(), has_pressure, "{line}");
         let tree = &line["tree"];
-        assert_eq!(tree["processes"], 1, "{line}");
+        // More than one where `python3` is a script that looks for the real one.
+        assert!(tree["processes"].as_u64().unwrap() >= 1, "{line}");
         // stdin and the two pipes.
         assert!(tree["open_files"].as_u64().unwrap() >= 3, "{line}");
         assert_eq!(tree.get("pss_bytes"), None, "{line}");
