@@ -20,6 +20,7 @@ pub mod cli;
 pub mod echo;
 pub mod envelope;
 pub mod journal;
+pub mod network;
 pub mod process;
 pub mod report;
 pub mod resources;

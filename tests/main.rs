@@ -12,6 +12,7 @@ mod fuzz;
 mod host;
 mod isolated;
 mod journal;
+mod network;
 mod process;
 mod process_tree;
 mod readme;

@@ -61,6 +61,7 @@ fn tool_progress<'a>(top: &Top<'a>) -> AgentEvent<'a> {
         retry_delay_ms: retry.retry_delay_ms.number(),
         error_status: retry.error_status.status(),
         error: retry.error_category.text(),
+        no_response: None,
     })
 }
 

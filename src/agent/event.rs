@@ -273,6 +273,15 @@ pub struct ApiRetry<'a> {
     /// HTTP status; `None` for a failed connection.
     pub error_status: Option<u16>,
     pub error: Option<Text<'a>>,
+    /// There was no answer at all within the CLI's time limit.
+    pub no_response: Option<NoResponse>,
+}
+
+/// See [`ApiRetry::no_response`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NoResponse {
+    /// How long the CLI had waited.
+    pub waited_ms: Option<u64>,
 }
 
 /// See [`AgentEvent::SessionState`].

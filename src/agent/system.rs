@@ -5,7 +5,7 @@
 
 use super::decode::{note, note_on};
 use super::event::{
-    AgentEvent, ApiRetry, CompactBoundary, Hook, Init, SessionState, Status, TaskEnded,
+    AgentEvent, ApiRetry, CompactBoundary, Hook, Init, NoResponse, SessionState, Status, TaskEnded,
     TaskStarted, Text,
 };
 use super::json::{Json, fields};
@@ -31,6 +31,7 @@ fields! {
         retry_delay_ms: "retry_delay_ms",
         error_status: "error_status",
         error: "error",
+        no_response: "no_response",
 
         state: "state",
 
@@ -71,6 +72,7 @@ pub(super) fn event(object: Json<'_>) -> Option<AgentEvent<'_>> {
             retry_delay_ms: system.retry_delay_ms.number(),
             error_status: system.error_status.status(),
             error: system.error.text(),
+            no_response: no_response(&system),
         }),
         "session_state_changed" => AgentEvent::SessionState(session_state(system.state)),
         "task_started" => AgentEvent::TaskStarted(TaskStarted {
@@ -121,12 +123,25 @@ fn init<'a>(system: &System<'a>) -> AgentEvent<'a> {
 }
 
 fields! {
+    Silence {
+        waited_ms: "waited_ms",
+    }
+}
+
+fields! {
     CompactMetadata {
         trigger: "trigger",
         pre_tokens: "pre_tokens",
         post_tokens: "post_tokens",
         duration_ms: "duration_ms",
     }
+}
+
+fn no_response(system: &System<'_>) -> Option<NoResponse> {
+    let silence: Silence<'_> = system.no_response.fields();
+    system.no_response.is_object().then(|| NoResponse {
+        waited_ms: silence.waited_ms.unsigned(),
+    })
 }
 
 fn compact_boundary<'a>(system: &System<'a>) -> AgentEvent<'a> {

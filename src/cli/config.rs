@@ -9,10 +9,10 @@ use super::error::{CliError, UsageError, ValueProblem};
 use super::flags::{ReportFlags, RunFlags, StopFlags};
 use super::settings::{Origin, Settings};
 use super::values::{
-    attribute, capture, echo, length, limit, plain, run_id, survivors, switch, variable_name,
+    attribute, capture, echo, length, limit, plain, probe, run_id, survivors, switch, variable_name,
 };
 
-pub use crate::session::{Capture, SurvivorPolicy};
+pub use crate::session::{Capture, ProbePolicy, SurvivorPolicy};
 
 /// Where journals go when neither HOME nor XDG_STATE_HOME says where: in a place that all users share, so each has a
 /// directory of its own.
@@ -42,6 +42,7 @@ pub struct RunConfig {
     pub journal: Journal,
     /// `None`: left after the agent's own exit, killed after a signal or a stop.
     pub survivors: Option<SurvivorPolicy>,
+    pub probe: ProbePolicy,
     /// In order of first mention; each key once.
     pub attributes: Vec<(String, String)>,
     pub pass_env: Vec<String>,
@@ -201,6 +202,9 @@ pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliE
             &flags.survivors,
             survivors,
         )?,
+        probe: from
+            .read(name("--probe", "SANDTRACE_PROBE"), &flags.probe, probe)?
+            .unwrap_or_default(),
         attributes: from.attributes(&flags.attribute)?,
         pass_env: from.pass_env(&flags.pass_env)?,
         verbose: flags.verbose

@@ -169,6 +169,13 @@ exit 0. `off` for never [default: 30m]")]
 signal or a stop]")]
     pub(super) survivors: Option<OsString>,
 
+    #[arg(long, value_name = "on|off", help_heading = "Limits")]
+    #[arg(help = "\
+When the network failed the run, try once whether
+the API's host takes connections; nothing is sent
+[default: on]")]
+    pub(super) probe: Option<OsString>,
+
     #[arg(long, value_name = "MODE", help_heading = "Output")]
     #[arg(help = "\
 stdout: `enriched` events, the agent's `raw`

@@ -22,7 +22,7 @@ use std::ffi::OsString;
 use clap::Parser;
 
 pub use config::{
-    Capture, EchoMode, Journal, Notice, ReportConfig, RunConfig, StopConfig, SurvivorPolicy,
+    Capture, EchoMode, Journal, Notice, ProbePolicy, ReportConfig, RunConfig, StopConfig, SurvivorPolicy,
     homeless_journal,
 };
 pub use duration::{DurationError, parse as parse_duration};

@@ -45,6 +45,7 @@ fn cases() -> Vec<Case> {
         case("sample-interval", ["250ms", "off", "3s"], ["Some(250ms)", "None", "Some(3s)"], "Some(1s)", |c| format!("{:?}", c.sample_interval)),
         case("journal", ["/a", "off", "c/d"], ["Directory(\"/a\")", "Off", "Directory(\"c/d\")"], "the homeless", |c| if c.journal == Journal::Directory(homeless_journal()) { "the homeless".into() } else { format!("{:?}", c.journal) }),
         case("survivors", ["leave", "kill", "leave"], ["Some(Leave)", "Some(Kill)", "Some(Leave)"], "None", |c| format!("{:?}", c.survivors)),
+        case("probe", ["off", "on", "off"], ["Off", "On", "Off"], "On", |c| format!("{:?}", c.probe)),
         case("attribute", ["k=1", "k=2", "k=3"], ["k=1", "k=2", "k=3"], "", |c| c.attributes.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")),
         case("run-id", ["a", "B-2", "c.3_"], ["Some(\"a\")", "Some(\"B-2\")", "Some(\"c.3_\")"], "None", |c| format!("{:?}", c.run_id)),
         case("agent-name", ["a", "b", "c"], ["a", "b", "c"], "claude", |c| c.agent_name.clone()),
@@ -246,6 +247,11 @@ fn a_bad_value_is_one_sentence_that_names_its_place_and_the_value() {
             "survivors",
             "maim",
             r#""maim" is none of the choices, write leave or kill"#,
+        ),
+        (
+            "probe",
+            "yes",
+            r#""yes" is none of the choices, write on or off"#,
         ),
         (
             "run-id",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config::{Capture, EchoMode, SurvivorPolicy};
+use super::config::{Capture, EchoMode, ProbePolicy, SurvivorPolicy};
 use super::duration;
 use super::error::ValueProblem;
 use super::settings::is_variable_name;
@@ -42,6 +42,14 @@ pub(super) fn survivors(text: &str) -> Result<SurvivorPolicy, ValueProblem> {
         "leave" => Ok(SurvivorPolicy::Leave),
         "kill" => Ok(SurvivorPolicy::Kill),
         _ => Err(ValueProblem::NoChoice("leave or kill")),
+    }
+}
+
+pub(super) fn probe(text: &str) -> Result<ProbePolicy, ValueProblem> {
+    match text {
+        "on" => Ok(ProbePolicy::On),
+        "off" => Ok(ProbePolicy::Off),
+        _ => Err(ValueProblem::NoChoice("on or off")),
     }
 }
 

@@ -131,22 +131,41 @@ impl ApiError {
     }
 }
 
-/// Finds a network failure in words that Node, Bun and Claude Code print.
+/// Finds a network failure in words that Node, Bun, Python and Claude Code print (`reference/supervision.md` §4.1).
 pub(super) fn network_words(text: &str) -> Option<Finding> {
     use FailureKind as K;
-    let rules: [(&[&str], FailureKind, f64); 7] = [
+    let rules: [(&[&str], FailureKind, f64); 8] = [
         (
-            &["EAI_AGAIN", "ENOTFOUND", "getaddrinfo"],
+            &[
+                "EAI_AGAIN",
+                "ENOTFOUND",
+                "getaddrinfo",
+                "Name or service not known",
+                "Temporary failure in name resolution",
+            ],
             K::NetworkDns,
             0.93,
         ),
         (
-            &["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"],
+            &[
+                "ECONNREFUSED",
+                "EHOSTUNREACH",
+                "ENETUNREACH",
+                "Connection refused",
+                "No route to host",
+                "Network is unreachable",
+            ],
             K::NetworkConnect,
             0.93,
         ),
         (
-            &["ECONNRESET", "EPIPE", "socket hang up"],
+            &[
+                "ECONNRESET",
+                "EPIPE",
+                "socket hang up",
+                "UND_ERR_SOCKET",
+                "Connection reset by peer",
+            ],
             K::NetworkReset,
             0.9,
         ),
@@ -154,6 +173,8 @@ pub(super) fn network_words(text: &str) -> Option<Finding> {
             &[
                 "SELF_SIGNED_CERT",
                 "CERT_HAS_EXPIRED",
+                "CERT_NOT_YET_VALID",
+                "CERTIFICATE_VERIFY_FAILED",
                 "UNABLE_TO_VERIFY_LEAF",
                 "UNABLE_TO_GET_ISSUER",
                 "ERR_TLS",
@@ -162,12 +183,23 @@ pub(super) fn network_words(text: &str) -> Option<Finding> {
             0.93,
         ),
         (
-            &["ETIMEDOUT", "UND_ERR_CONNECT_TIMEOUT"],
+            &[
+                "ETIMEDOUT",
+                "UND_ERR_CONNECT_TIMEOUT",
+                "UND_ERR_HEADERS_TIMEOUT",
+                "UND_ERR_BODY_TIMEOUT",
+                "Connection timed out",
+            ],
             K::NetworkTimeout,
             0.85,
         ),
         (&["Request timed out"], K::TimeoutApi, 0.8),
-        (&["certificate"], K::NetworkTls, 0.75),
+        (&["certificate", "ssl.SSLError"], K::NetworkTls, 0.75),
+        (
+            &["fetch failed", "httpx.ConnectError"],
+            K::NetworkConnect,
+            0.6,
+        ),
     ];
     rules
         .into_iter()

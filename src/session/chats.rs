@@ -108,6 +108,9 @@ impl Session {
             self.learn_conversation(session);
         }
         let synthetic = line.model.as_deref() == Some(SYNTHETIC_MODEL);
+        if !synthetic {
+            self.network.answered();
+        }
         let message = match &line.message_id {
             Some(id) => Cow::Borrowed(id.as_ref()),
             None => self.unnamed_message(now, lane, line),
@@ -406,12 +409,14 @@ impl Session {
         let chat = self.chat_in(lane);
         let mid_answer = chat.is_some_and(|chat| chat.detail == Detail::Events);
         let kind = match (retry.error_status, retry.error.as_deref()) {
+            (None, _) if retry.no_response.is_some() => FailureKind::TimeoutApi,
             // Without a status it was the network: it broke an answer off, or none came.
             (None, None | Some("unknown")) if mid_answer => FailureKind::NetworkReset,
             (None, None | Some("unknown")) => FailureKind::NetworkConnect,
             _ => error.kind().0,
         }
         .to_string();
+        self.network.retried(now.uptime, retry, &kind);
         let mut attributes = vec![(
             Key::from_static_str(key::ERROR_TYPE),
             Value::from(kind.clone()),

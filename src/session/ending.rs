@@ -42,6 +42,21 @@ impl Session {
     }
 
     fn reach_verdict(&mut self) -> AgentExited {
+        let intent = self.stop.intent();
+        let (outcome, failure, exit) = self.judge(|facts| {
+            let (outcome, failure) = classify(facts);
+            (outcome, failure, exit_of(facts.ending, intent, outcome))
+        });
+        self.exit = exit;
+        AgentExited {
+            outcome,
+            failure,
+            exit: self.exit.clone(),
+        }
+    }
+
+    /// Shows the facts as they are now to a `judge`.
+    pub(super) fn judge<T>(&self, judge: impl FnOnce(&Facts<'_>) -> T) -> T {
         let ending = match (&self.spawn_failure, self.stop.termination()) {
             (Some((failure, message)), _) => Ending::NotSpawned {
                 failure: *failure,
@@ -53,7 +68,7 @@ impl Session {
                 signal: self.stop.last_signal().unwrap_or(nix::libc::SIGKILL),
             },
         };
-        let facts = Facts {
+        judge(&Facts {
             intent: self.stop.intent(),
             ending: &ending,
             result: self.last_result.as_ref(),
@@ -64,14 +79,7 @@ impl Session {
             agent_error: self.agent_error.as_deref(),
             saw_event: self.counts.events > 0,
             turn_open: self.turns.iter().any(super::turns::Turn::awaits_result),
-        };
-        let (outcome, failure) = classify(&facts);
-        self.exit = exit_of(&ending, self.stop.intent(), outcome);
-        AgentExited {
-            outcome,
-            failure,
-            exit: self.exit.clone(),
-        }
+        })
     }
 
     fn close_all(&mut self, effects: &mut Effects) {

@@ -45,7 +45,9 @@ use serde_json::{Map, Value as Json};
 pub use self::failure::{Intent, SpawnFailure};
 pub use self::life::Pause;
 pub use self::memory::MemoryReading;
-pub use self::network::{Probed, TroubledSocket};
+pub use self::network::{
+    Probe, ProbeOutcome, ProbePolicy, Probed, Route, SocketOwner, Trouble, TroubledSocket,
+};
 pub use self::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus, TraceContext};
 pub use self::stop::SurvivorPolicy;
 pub use self::tree::{OpenedSpan, SpanChanges};
@@ -114,6 +116,7 @@ pub struct SessionConfig {
     pub idle_timeout: Option<Duration>,
     pub grace: Duration,
     pub survivors: Option<SurvivorPolicy>,
+    pub probe: ProbePolicy,
     /// The executable's file name.
     pub executable: String,
     /// The command says that it goes on with an earlier session, whose cost is not this run's.
@@ -261,6 +264,8 @@ pub struct Session {
     memory: Memory,
     network: Network,
     stop: Stop,
+    /// The run is over, but for what the verdict still waits for.
+    over: bool,
     stderr: StderrTail,
     /// The model that `init` named: what a failed call had asked for.
     model: Option<String>,
@@ -335,6 +340,7 @@ impl Session {
             lanes: Lanes::default(),
             tools: Tools::default(),
             approvals: Approvals::default(),
+            over: false,
             stderr: StderrTail::default(),
             model: None,
             last_result: None,
@@ -382,6 +388,7 @@ impl Session {
             Input::Line(decoded) => {
                 self.sign_of_life(now);
                 self.phases.first_line_ms.get_or_insert(millis(now.uptime));
+                self.network.line(now.uptime);
                 effects.line_span = Some(self.line(now, decoded, effects));
             }
             Input::Fragment => {
@@ -393,7 +400,10 @@ impl Session {
                 self.stderr.push(line);
                 effects.line_span = Some(self.current_span());
             }
-            Input::Sampled(sample) => self.sampled(now, sample, effects),
+            Input::Sampled(sample) => {
+                self.look_if_kept_waiting(now, &mut effects.actions);
+                self.sampled(now, sample, effects);
+            }
             Input::Looked(tree) => self.looked(tree, effects),
             Input::ToldApart { pid, tool_use_id } => self.told_apart(pid, &tool_use_id),
             Input::Memory(reading) if self.phases.spawn_ms.is_none() => {
@@ -428,7 +438,8 @@ impl Session {
                 self.stop.tick(now.uptime, activity, &mut effects.actions);
             }
         }
-        if self.stop.take_ended(now.uptime) {
+        self.over |= self.stop.take_ended(now.uptime);
+        if self.over && self.verdict.is_none() && self.is_evidence_in(now, &mut effects.actions) {
             self.finish(now, effects);
         }
     }
@@ -436,7 +447,9 @@ impl Session {
     /// When the next [`Input::Tick`] is due, as time since the start.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.stop.deadline(self.activity())
+        let awaits_probe = self.over && self.verdict.is_none();
+        let probe_due = self.network.probe_due().filter(|_| awaits_probe);
+        probe_due.or_else(|| self.stop.deadline(self.activity()))
     }
 
     /// When the pipes of an agent that is gone need no longer be read, though somebody holds them; `None` while it
@@ -519,13 +532,20 @@ impl Session {
             AgentEvent::User(user) => self.on_user(now, user, changes),
             AgentEvent::Init(init) => self.on_init(now, init, changes),
             AgentEvent::Start { prompt } => self.on_start(now, prompt.as_deref(), changes),
-            AgentEvent::Result(result) => self.on_result(now, result, changes),
+            AgentEvent::Result(result) => {
+                let span = self.on_result(now, result, changes);
+                self.look_at_result(now, &mut effects.actions);
+                span
+            }
             AgentEvent::Complete { success } => self.on_complete(now, *success, changes),
             AgentEvent::Status(status) => self.on_status(now, status, changes),
             AgentEvent::CompactBoundary(boundary) => {
                 self.on_compact_boundary(now, boundary, changes)
             }
-            AgentEvent::ApiRetry(retry) => self.on_retry(now, retry),
+            AgentEvent::ApiRetry(retry) => {
+                self.look_at_retry(now, retry, &mut effects.actions);
+                self.on_retry(now, retry)
+            }
             AgentEvent::SessionState(state) => self.on_session_state(now, *state, changes),
             AgentEvent::TaskStarted(task) => self.on_task_started(now, task, changes),
             AgentEvent::TaskEnded(task) => self.on_task_ended(now, task, changes),
@@ -541,7 +561,10 @@ impl Session {
             AgentEvent::ApprovalDecision(decision) => {
                 self.on_approval_decision(now, decision, changes)
             }
-            AgentEvent::RateLimit(limit) => self.on_rate_limit(now, limit),
+            AgentEvent::RateLimit(limit) => {
+                self.note_rate_limit(now, limit, &mut effects.actions);
+                self.on_rate_limit(now, limit)
+            }
             AgentEvent::Error { message } => {
                 self.agent_error = Some(message.chars().take(1000).collect());
                 self.current_span()

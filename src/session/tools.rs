@@ -257,6 +257,9 @@ impl Session {
             span.set(key::TOOL_OUTPUT_BYTES, int(result.content_bytes as u64));
             if result.is_error {
                 let (error_type, message) = tool_failure(&result.text, denied, result.interrupted);
+                if error_type == value::TOOL_NETWORK {
+                    self.network.tool_failed(now.uptime);
+                }
                 span.fail(error_type, message);
             }
         }

@@ -8,6 +8,7 @@
 //! bounded → `sandtrace.run.finished`, the last line → the host has it, bounded → exit code.
 
 mod ending;
+mod network;
 mod prepare;
 mod processes;
 mod streams;
@@ -27,6 +28,7 @@ use sandtrace_client::wire::{
 };
 use serde_json::Map;
 
+use self::network::NetworkWatch;
 use self::prepare::{Prepared, executable_name, system};
 use self::streams::{last_words, read};
 use crate::agent::{Lines, MAX_LINE};
@@ -109,6 +111,7 @@ enum Happening {
     Stderr(io::Result<usize>),
     Signal(Signalled),
     Finding(Finding),
+    Network(network::News),
     Room,
     StderrRetry,
     Due,
@@ -151,6 +154,7 @@ pub async fn supervise(
         tree,
         own_cgroup,
     } = launch(&command);
+    let (network, mut news) = NetworkWatch::new(&command.env);
     let agent = spawned.as_ref().ok().map(|spawned| spawned.pid);
     let mut abilities = protection.complete(agent);
     abilities.own_cgroup = own_cgroup.map_err(|why| why.to_string());
@@ -179,6 +183,7 @@ pub async fn supervise(
         reaped_cpu: ReapedCpu::default(),
         last_sample: None,
         last_resources: None,
+        network,
         state: prepare::run_state(&prepared.run_id, trace_id, clock.wall),
         held: Vec::new(),
     };
@@ -199,7 +204,7 @@ pub async fn supervise(
     let spawn_error = match spawned {
         Ok(spawned) => {
             supervisor
-                .run(spawned, &mut signals, config.sample_interval)
+                .run(spawned, &mut signals, &mut news, config.sample_interval)
                 .await;
             None
         }
@@ -251,6 +256,7 @@ struct Supervisor {
     reaped_cpu: ReapedCpu,
     last_sample: Option<Resources>,
     last_resources: Option<Duration>,
+    network: NetworkWatch,
     state: RunState,
     /// Pipes that somebody besides the agent holds, kept until we leave.
     held: Vec<Pipe>,
@@ -349,6 +355,7 @@ impl Supervisor {
         &mut self,
         spawned: Spawned,
         signals: &mut Signals,
+        news: &mut mpsc::Receiver<network::News>,
         sample_interval: Option<Duration>,
     ) {
         let Spawned {
@@ -393,6 +400,7 @@ impl Supervisor {
                 read = read(&mut stderr, &mut err_chunk[..err_size]), if stderr.is_some() && err_room && is_taken => Happening::Stderr(read),
                 () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
                 Some(finding) = findings.recv() => Happening::Finding(finding),
+                Some(news) = news.recv() => Happening::Network(news),
                 () = until(due) => Happening::Due,
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
                 _ = beat.tick() => Happening::Beat,
@@ -427,6 +435,7 @@ impl Supervisor {
                 Happening::Signal(Signalled::Forward(signal)) => self.signalled(signal),
                 Happening::Finding(Finding::Sample(sample)) => self.sampled(*sample),
                 Happening::Finding(Finding::Tree(tree)) => self.take(Input::Looked(&tree)),
+                Happening::Network(news) => self.network_news(news),
                 Happening::Due if self.drain_is_over() => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
                     for chunk in last_words(stdout.as_mut(), &mut out_chunk) {

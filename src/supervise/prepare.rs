@@ -230,6 +230,7 @@ fn session_config(
         idle_timeout: config.idle_timeout,
         grace: config.grace,
         survivors: config.survivors,
+        probe: config.probe,
         executable: executable_name(&config.command),
         resumed: resumes(&config.command),
     }

@@ -112,7 +112,8 @@ impl Supervisor {
                         self.take(Input::ToldApart { pid, tool_use_id });
                     }
                 }
-                Action::LookAtSockets | Action::Probe => {}
+                Action::LookAtSockets => self.look_at_sockets(),
+                Action::Probe => self.probe(),
                 Action::Warn {
                     code,
                     message,

@@ -20,9 +20,9 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
 
 use super::destination::{OtlpDestination, Protocol};
-use super::dns::Dns;
 use super::encode::is_gzip;
 use super::retry::{Verdict, verdict};
+use crate::network::dns::Dns;
 
 /// A sandbox that was paused wakes up with dead connections: do not keep them for long.
 const POOL_IDLE: Duration = Duration::from_secs(20);

@@ -4,10 +4,12 @@
 //! then its last result, the exception on its stderr, its exit code, and a result that never came. Neither exit code 0
 //! nor `subtype: "success"` is success by itself (`reference/agent-streams.md` §0).
 //!
-//! One file a kind of evidence: `intent`, `signal`, `result`, `exit_code`; `verdict` puts them into words.
+//! One file a kind of evidence: `intent`, `signal`, `result`, `exit_code`; `network` weighs what these say with what the
+//! sockets and the probe showed; `verdict` puts them into words.
 
 mod exit_code;
 mod intent;
+mod network;
 mod result;
 mod signal;
 mod verdict;
@@ -19,6 +21,8 @@ use sandtrace_client::wire::Outcome;
 
 use self::exit_code::by_exit;
 use self::intent::{by_intent, by_spawn};
+use self::network::weigh;
+pub(super) use self::network::{Doubt, doubt};
 pub(super) use self::result::by_result;
 use self::signal::by_signal;
 use self::verdict::{Because, verdict};
@@ -99,7 +103,6 @@ pub(super) struct Facts<'a> {
     pub(super) stderr: &'a StderrTail,
     #[expect(dead_code, reason = "filled in by the next commits")]
     pub(super) memory: &'a Memory,
-    #[expect(dead_code, reason = "filled in by the next commits")]
     pub(super) network: &'a Network,
     /// An `error` event of the agent's own.
     pub(super) agent_error: Option<&'a str>,
@@ -107,6 +110,14 @@ pub(super) struct Facts<'a> {
     pub(super) saw_event: bool,
     /// A turn had begun and its result had not come.
     pub(super) turn_open: bool,
+}
+
+impl Facts<'_> {
+    /// Of the call that the last result reports, if an answer came.
+    fn http_status(&self) -> Option<u16> {
+        let of_line = self.api_error.and_then(|error| error.status);
+        of_line.or_else(|| self.result?.api_error_status)
+    }
 }
 
 /// The verdict: how the run ended, and why if it did not succeed.
@@ -128,7 +139,8 @@ pub(super) fn classify(facts: &Facts<'_>) -> (Outcome, Option<Failure>) {
                 core_dumped,
             }) => Some(by_signal(facts, *signal, *core_dumped)),
             Ending::Terminated(Termination::Exited(code)) => by_exit(facts, *code),
-        });
+        })
+        .map(|failure| weigh(failure, facts));
     let outcome = match &failure {
         None => Outcome::Success,
         Some(failure) if failure.kind.class() == "cancelled" => Outcome::Cancelled,

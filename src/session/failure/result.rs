@@ -68,7 +68,6 @@ pub(in crate::session) fn by_result(
     let alternative = match kind {
         K::TimeoutApi => Some((K::NetworkTimeout, 0.4)),
         K::NetworkTimeout => Some((K::TimeoutApi, 0.3)),
-        K::NetworkReset => Some((K::ApiRateLimit, 0.1)),
         K::ApiServerError if error.status.is_none() => Some((K::NetworkConnect, 0.3)),
         _ => None,
     };

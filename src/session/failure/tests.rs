@@ -1,5 +1,7 @@
 //! The truth table: evidence on the left, verdict on the right.
 
+mod network;
+
 use super::exit_code::process_error_code;
 use super::*;
 

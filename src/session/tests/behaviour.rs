@@ -115,7 +115,11 @@ fn silence_within_a_turn_is_a_failure() {
         r#"{"type":"system","subtype":"api_retry","attempt":1}"#,
     );
     replay.input(60_010, Input::Tick);
-    assert!(replay.actions.is_empty(), "a retry is a sign of life");
+    assert_eq!(
+        replay.actions,
+        [Action::LookAtSockets],
+        "a retry is a sign of life"
+    );
     replay.input(90_000, Input::Tick);
     replay.exit(90_100, signaled(TERM));
     assert_eq!(replay.failure(), "timeout.idle");

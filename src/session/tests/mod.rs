@@ -2,6 +2,7 @@
 //! properties for what must hold of every stream.
 
 mod behaviour;
+mod network;
 mod properties;
 mod recordings;
 mod sessions;
@@ -45,6 +46,8 @@ fn config() -> SessionConfig {
         idle_timeout: None,
         grace: Duration::from_secs(10),
         survivors: None,
+        // Nobody answers one here; the tests of it turn it on.
+        probe: ProbePolicy::Off,
         executable: "python3".to_owned(),
         resumed: false,
     }

@@ -75,6 +75,19 @@ fn system_objects_in_three_dialects() {
                 retry_delay_ms: Some(527.5),
                 error_status: None,
                 error: text("unknown"),
+                no_response: None,
+            }),
+        ),
+        (
+            "SystemMessage",
+            r#"{"type":"system","subtype":"api_retry","attempt":2,"error_status":null,"error":"unknown","no_response":{"waited_ms":3000,"retry_wait_ms":1100.5}}"#,
+            AgentEvent::ApiRetry(ApiRetry {
+                attempt: Some(2),
+                error: text("unknown"),
+                no_response: Some(NoResponse {
+                    waited_ms: Some(3000),
+                }),
+                ..ApiRetry::default()
             }),
         ),
         (
@@ -183,6 +196,7 @@ fn tool_progress_is_a_retry_only_in_a_subagent() {
             retry_delay_ms: Some(551.0),
             error_status: Some(500),
             error: text("server_error"),
+            no_response: None,
         })
     );
     assert_eq!(

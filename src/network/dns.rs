@@ -36,7 +36,7 @@ const SIBLING_WAIT: Duration = Duration::from_millis(50);
 
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DnsError {
+pub(crate) enum DnsError {
     #[error("the name is no host name")]
     Name,
     #[error("the name has no address")]
@@ -47,7 +47,7 @@ pub(super) enum DnsError {
 
 /// Resolves names as this machine is told to.
 #[derive(Debug, Clone)]
-pub(super) struct Dns(Arc<Files>);
+pub(crate) struct Dns(Arc<Files>);
 
 #[derive(Debug)]
 struct Files {
@@ -58,12 +58,17 @@ struct Files {
 }
 
 impl Dns {
-    pub(super) fn system() -> Self {
+    pub(crate) fn system() -> Self {
         Self(Arc::new(Files {
             hosts: PathBuf::from("/etc/hosts"),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             port: 53,
         }))
+    }
+
+    /// Every address of a host name.
+    pub(crate) async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
+        self.0.resolve(name).await
     }
 }
 
