@@ -49,7 +49,14 @@ sys.exit(1)
 "#;
 
 fn caller(base_url: &str) -> Supervised {
-    python(CALLER).env("ANTHROPIC_BASE_URL", base_url)
+    probed(python(CALLER), base_url)
+}
+
+/// The usual tests probe nobody; here everybody talks to this machine.
+fn probed(agent: Supervised, base_url: &str) -> Supervised {
+    agent
+        .env("ANTHROPIC_BASE_URL", base_url)
+        .env("SANDTRACE_PROBE", "on")
 }
 
 /// What a run says of its failure.
@@ -314,13 +321,12 @@ fn a_cloud_s_host_is_not_guessed() {
 #[test]
 fn words_of_an_exception_are_a_failure_of_the_network_only_if_the_probe_fails_too() {
     let raises = |host: SocketAddr| {
-        python(
+        let agent = python(
             "import os, socket\n\
              print('{\"type\":\"system\",\"subtype\":\"init\",\"session_id\":\"s\"}', flush=True)\n\
              socket.create_connection(('127.0.0.84', 9))",
-        )
-        .env("ANTHROPIC_BASE_URL", format!("http://{host}"))
-        .run()
+        );
+        probed(agent, &format!("http://{host}")).run()
     };
     let verdict = Verdict::of(&raises(deserted()));
     assert_eq!(verdict.name, "network.connect", "{}", verdict.failure);
@@ -334,16 +340,15 @@ fn words_of_an_exception_are_a_failure_of_the_network_only_if_the_probe_fails_to
 #[test]
 fn tool_curl_fails_run_ok() {
     let address = deserted();
-    let run = sh(r#"say() { printf '%s\n' "$1"; }
+    let agent = sh(r#"say() { printf '%s\n' "$1"; }
         say '{"type":"system","subtype":"init","session_id":"s","model":"claude-sonnet-5"}'
         say '{"type":"assistant","message":{"id":"m1","model":"claude-sonnet-5","content":[{"type":"tool_use","id":"t1","name":"Bash","input":{"command":"curl"}}]}}'
         setsid python3 -c "import socket; socket.create_connection(('127.0.0.86', 9))" 2>/dev/null
         say '{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","is_error":true,"content":"Exit code 7\ncurl: (7) Failed to connect: Connection refused"}]}}'
         say '{"type":"assistant","message":{"id":"m2","model":"claude-sonnet-5","content":[{"type":"text","text":"no"}]}}'
         say '{"type":"result","subtype":"success","is_error":false,"terminal_reason":"completed","result":"no"}'
-        "#)
-    .env("ANTHROPIC_BASE_URL", format!("http://{address}"))
-    .run();
+        "#);
+    let run = probed(agent, &format!("http://{address}")).run();
     assert_eq!(run.code(), 0);
     let transcript = run.transcript();
     assert_eq!(transcript.verdict(), "success");
@@ -375,13 +380,8 @@ fn a_tool_s_stuck_connection_is_not_the_run_s() {
          {CALLER}"
     )
     .replace("sys.exit(1)", "tool.kill()\ntool.wait()\nsys.exit(1)");
-    let run = python(&program)
-        .env(
-            "ANTHROPIC_BASE_URL",
-            format!("http://{}", listener.local_addr().unwrap()),
-        )
-        .env("WAIT", "12")
-        .run();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let run = probed(python(&program), &base_url).env("WAIT", "12").run();
     let verdict = Verdict::of(&run);
     assert_eq!(verdict.name, "timeout.api", "{}", verdict.failure);
     verdict.assert_fact("socket", "no connection of the agent's was stuck");

@@ -267,7 +267,85 @@ fn a_refused_connection_is_tried_again_and_then_fails_the_run() {
     let failure = run.finished.failure.as_ref().unwrap();
     assert_eq!(failure.kind, FailureKind::NetworkConnect);
     assert!(failure.recoverable);
+    assert!(failure.confidence > 0.95, "{failure:?}");
+    assert_fact(&run, "probe", "refuses connections");
+    assert_fact(&run, "retry", "1 retry");
     assert_eq!(run.status.code(), Some(1));
+}
+
+/// Evidence of this source says so.
+#[track_caller]
+fn assert_fact(run: &Run, source: &str, words: &str) {
+    let failure = run.finished.failure.as_ref().unwrap();
+    let mut facts = failure.evidence.iter();
+    assert!(
+        facts.any(|item| item.source == source && item.fact.contains(words)),
+        "no {source} says {words:?}: {failure:?}"
+    );
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_fails_the_run_as_dns() {
+    let run = Stage::nameless().run("Bash");
+    let failure = run.finished.failure.as_ref().unwrap();
+    assert_eq!(failure.kind, FailureKind::NetworkDns, "{failure:?}");
+    assert!(failure.confidence > 0.9, "{failure:?}");
+    assert_fact(&run, "probe", "api.sandtrace.test:80");
+}
+
+#[test]
+fn answers_that_are_reset_for_ever_fail_the_run_on_the_network() {
+    let run = Stage::playing("reset_mid_stream_persistent").run("Bash");
+    let failure = run.finished.failure.as_ref().unwrap();
+    let kinds = [FailureKind::NetworkReset, FailureKind::NetworkConnect];
+    assert!(kinds.contains(&failure.kind), "{failure:?}");
+    // The host takes connections, so the trouble may pass.
+    assert!(failure.confidence <= 0.5, "{failure:?}");
+    assert_fact(&run, "probe", "takes connections now");
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_fails_the_run_without_a_probe() {
+    let run = Stage::untrusted().run("Bash");
+    let failure = run.finished.failure.as_ref().unwrap();
+    assert_eq!(failure.kind, FailureKind::NetworkTls, "{failure:?}");
+    assert!(failure.confidence > 0.9, "{failure:?}");
+    assert!(failure.evidence.iter().all(|item| item.source != "probe"));
+}
+
+#[test]
+fn an_api_that_never_answers_times_out_and_is_not_blamed_on_the_network() {
+    let stage = Stage::playing("api_hang").with("API_TIMEOUT_MS", "3000");
+    let run = stage.run("Bash");
+    let failure = run.finished.failure.as_ref().unwrap();
+    assert_eq!(failure.kind, FailureKind::TimeoutApi, "{failure:?}");
+    assert_fact(&run, "probe", "takes connections now");
+    let network = failure
+        .alternatives
+        .iter()
+        .find(|other| other.kind == FailureKind::NetworkTimeout);
+    assert!(
+        network.is_none_or(|other| other.confidence <= 0.25),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn a_rate_limit_for_ever_fails_the_run_with_its_retries_told() {
+    let run = Stage::playing("api_429_persistent").run("Bash");
+    let failure = run.finished.failure.as_ref().unwrap();
+    assert_eq!(failure.kind, FailureKind::ApiRateLimit, "{failure:?}");
+    assert_fact(&run, "retry", "last HTTP 429");
+    assert!(failure.evidence.iter().all(|item| item.source != "probe"));
+}
+
+#[test]
+fn an_overloaded_api_fails_the_run_with_its_retries_told() {
+    let run = Stage::playing("api_529_persistent").run("Bash");
+    let failure = run.finished.failure.as_ref().unwrap();
+    assert_eq!(failure.kind, FailureKind::ApiOverloaded, "{failure:?}");
+    assert_fact(&run, "retry", "last HTTP 529");
+    assert_fact(&run, "result", "HTTP status 529");
 }
 
 #[test]

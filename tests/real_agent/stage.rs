@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ pub(super) struct Stage {
     /// Dropped before the directory that its log is in.
     _api: Option<Server>,
     base_url: String,
+    /// What the agent's environment has besides.
+    env: Vec<(&'static str, String)>,
     python: PathBuf,
     directory: TempDir,
     _slot: Slot,
@@ -47,6 +49,7 @@ impl Stage {
         let api = Server::start(&python, scenario, directory.path());
         Self {
             base_url: format!("http://127.0.0.1:{}", api.port),
+            env: Vec::new(),
             _api: Some(api),
             python,
             directory,
@@ -66,11 +69,35 @@ impl Stage {
         fs::create_dir(directory.path().join("work")).unwrap();
         Self {
             base_url: format!("http://127.0.0.77:{port}"),
+            env: Vec::new(),
             _api: None,
             python: python(),
             directory,
             _slot: slot,
         }
+    }
+
+    /// Where the API's name is none.
+    pub(super) fn nameless() -> Self {
+        Self {
+            base_url: "http://api.sandtrace.test:80".to_owned(),
+            ..Self::deserted()
+        }
+    }
+
+    /// Where the API shows a certificate that nobody vouches for.
+    pub(super) fn untrusted() -> Self {
+        let stage = Self::deserted();
+        let port = serve_untrusted();
+        Self {
+            base_url: format!("https://127.0.0.1:{port}"),
+            ..stage
+        }
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -103,6 +130,7 @@ impl Stage {
             .env("DISABLE_AUTOUPDATER", "1")
             .env("DISABLE_TELEMETRY", "1")
             .env("DISABLE_ERROR_REPORTING", "1")
+            .envs(self.env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(self.path("stdout")).unwrap())
             .stderr(File::create(self.path("stderr")).unwrap());
@@ -198,6 +226,33 @@ fn marked(entry: &str) -> Vec<Pid> {
         })
         .map(Pid::from_raw)
         .collect()
+}
+
+/// A TLS server on loopback whose certificate is its own word, until the test process ends.
+fn serve_untrusted() -> u16 {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            // The client leaves in the middle of the greeting.
+            thread::spawn(move || {
+                while connection.is_handshaking() && connection.complete_io(&mut stream).is_ok() {}
+            });
+        }
+    });
+    port
 }
 
 /// The scripted API.

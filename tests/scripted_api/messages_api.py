@@ -205,10 +205,12 @@ class Connection:
         server.count += 1
         lane = server.script.lane_for(body)
         step = server.script.take(lane)
+        breaks_at_once = step.get("after", -1) < 0 or (step.get("nonstream") and not body.get("stream"))
+        answers = "blocks" in step and not ("fault" in step and breaks_at_once)
         server.note(kind="messages", n=server.count, lane=lane, model=body.get("model"), stream=body.get("stream"),
                     n_messages=len(body.get("messages", [])), tools=[t.get("name") for t in body.get("tools", [])],
                     retry_count=headers.get("x-stainless-retry-count"), traceparent=headers.get("traceparent"),
-                    usage=DEFAULT_USAGE | step.get("usage", {}) if "blocks" in step else None,
+                    usage=DEFAULT_USAGE | step.get("usage", {}) if answers else None,
                     step={k: v for k, v in step.items() if k != "blocks"} |
                          {"blocks": [b.get("type") for b in step.get("blocks", [])]})
         await asyncio.sleep(step.get("delay_ms", 0) / 1000)
@@ -216,8 +218,7 @@ class Connection:
             e = step["error"]
             body = e.get("body") or api_error(e["type"], e["message"])
             return await self.send_json(e["status"], body, e.get("headers"))
-        breaks_at_once = step.get("after", -1) < 0
-        if "fault" in step and (breaks_at_once or (step.get("nonstream") and not body.get("stream"))):
+        if "fault" in step and breaks_at_once:
             return await self.break_off(step)
         if not body.get("stream"):
             if step.get("nonstream") and "sse_error" in step:
