@@ -24,6 +24,7 @@ mod life;
 mod memory;
 mod network;
 pub mod price;
+mod rate_limit;
 pub mod semconv;
 pub mod span;
 mod stop;

@@ -1,21 +1,21 @@
-//! What the agent's sockets, a probe, retries and rate limits say about a failure, gathered while the run goes on.
+//! What the agent's sockets, a probe and retries say about a failure, gathered while the run goes on.
 //!
 //! The sockets are looked at when a call of the model is in doubt: it is tried again without an HTTP status, it failed
 //! without one, or the turn has waited for it for ten seconds. The probe is made once a failure, when one that it could
 //! confirm or soften is seen, and the verdict waits for it no longer than [`PROBE_BOUND`]. An answer of the model makes
 //! all of it history: what follows is another call's trouble.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use sandtrace_client::failure::FailureKind;
-use serde_json::{Map, Value as Json};
 
 use super::failure::{Doubt, by_result, classify, doubt};
-use super::{Action, Session, State, clipped};
-use crate::agent::event::{ApiRetry, RateLimit};
-use crate::time::{Now, UnixNanos};
+use super::rate_limit::RateLimits;
+use super::{Action, Session, State};
+use crate::agent::event::ApiRetry;
+use crate::time::Now;
 
 /// The longest that the end of a run waits for a probe.
 const PROBE_BOUND: Duration = Duration::from_millis(2500);
@@ -27,8 +27,6 @@ const LOOKS_APART: Duration = Duration::from_secs(1);
 const NEAR_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Words that a tool's result had within this time are likely to be quoted from there.
 const NEAR_TOOL: Duration = Duration::from_secs(30);
-/// Windows of rate limits that are told of; an agent names a handful.
-const WINDOWS: usize = 32;
 
 /// Whether the API's host is tried at the time of failure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,32 +134,6 @@ pub(super) struct Retries {
     pub(super) no_response: Option<Duration>,
 }
 
-/// The last that was said of a window of a rate limit.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Window {
-    name: String,
-    status: String,
-    resets_at: Option<UnixNanos>,
-    utilization: Option<f64>,
-}
-
-impl Window {
-    /// `the five_hour window is rejected, 91 % used, and resets at 2030-01-01T00:00:00.000000Z`
-    pub(super) fn fact(&self) -> String {
-        let used = self
-            .utilization
-            .map(|share| format!(", {:.0} % used", share * 100.0));
-        let resets = self.resets_at.map(|at| format!(", and resets at {at}"));
-        format!(
-            "the {} window is {}{}{}",
-            self.name,
-            self.status,
-            used.unwrap_or_default(),
-            resets.unwrap_or_default()
-        )
-    }
-}
-
 /// The one probe of a failure.
 #[derive(Debug, Clone, Default, PartialEq)]
 enum ProbeState {
@@ -196,10 +168,7 @@ pub(super) struct Network {
     last_line: Duration,
     probe: ProbeState,
     retries: Option<Retries>,
-    window: Option<Window>,
-    /// Windows that the host was told of: name, status and end.
-    told: BTreeSet<(String, String, Option<UnixNanos>)>,
-    limited: Option<Duration>,
+    pub(super) limits: RateLimits,
     tool_failed: Option<Duration>,
     failed: Option<Duration>,
 }
@@ -260,7 +229,7 @@ impl Network {
             .as_ref()
             .map(|silence| Duration::from_millis(silence.waited_ms.unwrap_or(0)));
         if retry.error_status == Some(429) {
-            self.limited = Some(uptime);
+            self.limits.hit(uptime);
         }
     }
 
@@ -285,13 +254,9 @@ impl Network {
         self.retries.as_ref()
     }
 
-    pub(super) fn window(&self) -> Option<&Window> {
-        self.window.as_ref()
-    }
-
     /// How long before the failure a rate limit was told of, if that was not long.
     pub(super) fn limited_before(&self) -> Option<Duration> {
-        let before = self.failed?.checked_sub(self.limited?)?;
+        let before = self.failed?.checked_sub(self.limits.last_hit()?)?;
         (before <= NEAR_LIMIT).then_some(before)
     }
 
@@ -401,43 +366,5 @@ impl Session {
             let failure = classify(facts).1;
             failure.map_or(Doubt::None, |failure| doubt(&failure, facts))
         })
-    }
-
-    /// Keeps what was said of a window, and warns the host once of each that runs out.
-    pub(super) fn note_rate_limit(
-        &mut self,
-        now: Now,
-        limit: &RateLimit<'_>,
-        actions: &mut Vec<Action>,
-    ) {
-        let name = limit.rate_limit_type.as_deref().unwrap_or("rate limit");
-        let window = Window {
-            name: clipped(name).to_owned(),
-            status: clipped(&limit.status).to_owned(),
-            resets_at: limit
-                .resets_at
-                .map(|seconds| UnixNanos(0).plus(Duration::from_secs(seconds))),
-            utilization: limit.utilization.filter(|share| share.is_finite()),
-        };
-        let is_spent = limit.status == "rejected";
-        if is_spent || limit.status == "allowed_warning" {
-            self.network.limited = Some(now.uptime);
-            let told = (window.name.clone(), window.status.clone(), window.resets_at);
-            if self.network.told.len() < WINDOWS && self.network.told.insert(told) {
-                let mut counts = Map::new();
-                if let Some(at) = limit.resets_at {
-                    counts.insert("resets_at".to_owned(), Json::from(at));
-                }
-                if let Some(share) = window.utilization {
-                    counts.insert("utilization".to_owned(), Json::from(share));
-                }
-                actions.push(Action::Warn {
-                    code: "rate_limited",
-                    message: window.fact(),
-                    counts,
-                });
-            }
-        }
-        self.network.window = Some(window);
     }
 }

@@ -194,7 +194,7 @@ fn probe_fact(probe: &Probe) -> String {
 fn by_limits(failure: Failure, facts: &Facts<'_>) -> Failure {
     use FailureKind as K;
     match failure.kind {
-        K::ApiRateLimit | K::ApiUsageLimit => match facts.network.window() {
+        K::ApiRateLimit | K::ApiUsageLimit => match facts.network.limits.window() {
             Some(window) => failure.because("rate_limit", window.fact()),
             None => failure,
         },
