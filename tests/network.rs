@@ -25,6 +25,10 @@ for attempt in range(1, tries + 1):
     connection = None
     try:
         connection = socket.create_connection((url.hostname, url.port), timeout=wait)
+        if 'LULL' in os.environ:
+            connection.recv(1)
+            while not os.path.exists('gone'):
+                time.sleep(0.01)
         connection.sendall(b'POST /v1/messages HTTP/1.1\r\n\r\n')
         answer = connection.recv(4096)
         words = 'reset (ECONNRESET)' if not answer else 'answered'
@@ -246,6 +250,66 @@ fn attempts_to_connect_that_go_into_the_void_are_seen_in_the_agent_s_socket() {
     verdict.assert_fact("socket", "python3 (pid");
     verdict.assert_fact("probe", "does not answer an attempt to connect");
     assert!(verdict.confidence() > 0.8, "{}", verdict.failure);
+}
+
+/// The host at the other end of a cable: it takes one connection, says a byte, and is gone from the network, so that
+/// nothing that is sent to it is answered, not even by a refusal.
+const VANISHING_HOST: &str = r#"
+import os, socket, subprocess, sys, time
+parent, directory = int(sys.argv[1]), sys.argv[2]
+def ip(*words):
+    return subprocess.run(['ip', *words], stderr=subprocess.DEVNULL).returncode
+while ip('link', 'show', 'v1') != 0:
+    time.sleep(0.01)
+ip('addr', 'add', '10.77.0.2/24', 'dev', 'v1')
+ip('link', 'set', 'v1', 'up')
+listener = socket.create_server(('10.77.0.2', 80))
+open(os.path.join(directory, 'up'), 'w').close()
+connection, _ = listener.accept()
+connection.sendall(b'.')
+time.sleep(0.1)
+ip('addr', 'del', '10.77.0.2/24', 'dev', 'v1')
+open(os.path.join(directory, 'gone'), 'w').close()
+while os.getppid() == parent:
+    time.sleep(0.05)
+"#;
+
+/// Two network namespaces with a cable between, and the supervisor in one of them. The host is none of the run's.
+const CABLE: &str = r#"
+    env -i PATH="$PATH" unshare -n python3 host.py $$ "$DIR" > /dev/null 2>&1 &
+    host=$!
+    until [ "$(readlink /proc/$host/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
+    ip link set lo up
+    ip link add v0 type veth peer name v1
+    ip link set v1 netns $host
+    ip addr add 10.77.0.1/24 dev v0
+    ip link set v0 up
+    until [ -e up ]; do sleep 0.01; done
+    exec "$@"
+"#;
+
+#[test]
+fn a_connection_on_which_nothing_is_acknowledged_is_the_network_s_fault_and_not_the_api_s() {
+    let cable = [
+        "-n", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1",
+    ];
+    let possible = Command::new("unshare").args(cable).output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        skipped("no cable between network namespaces here: needs root, unshare, ip and veth");
+        return;
+    }
+    let run = caller("http://10.77.0.2:80")
+        .file("host.py", VANISHING_HOST)
+        .env("LULL", "1")
+        .env("WAIT", "12")
+        .start_under(["unshare", "-n", "sh", "-c", CABLE, "sh"])
+        .wait();
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.name, "network.timeout", "{}", verdict.failure);
+    assert!(verdict.confidence() > 0.8, "{}", verdict.failure);
+    verdict.assert_fact("message", "Request timed out");
+    verdict.assert_fact("socket", "had a connection to 10.77.0.2:80, the host that");
+    verdict.assert_fact("probe", "10.77.0.2:80");
 }
 
 #[test]
