@@ -266,8 +266,6 @@ impl Reconsidered for Failure {
     }
 
     fn perhaps(mut self, kind: FailureKind, confidence: f64) -> Self {
-        // What else it may have been is never likelier than what it is called.
-        let confidence = confidence.min(self.confidence);
         match self.alternatives.iter_mut().find(|one| one.kind == kind) {
             Some(one) => one.confidence = one.confidence.max(confidence),
             None => self.alternatives.push(Alternative { kind, confidence }),
