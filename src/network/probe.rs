@@ -79,6 +79,7 @@ async fn connect(mut addresses: Vec<IpAddr>, port: u16) -> ProbeOutcome {
             Err(_) => ProbeOutcome::ConnectTimedOut,
         };
         worst = match (worst, outcome) {
+            (ProbeOutcome::Reset, _) | (_, ProbeOutcome::Reset) => ProbeOutcome::Reset,
             (ProbeOutcome::Refused, _) | (_, ProbeOutcome::Refused) => ProbeOutcome::Refused,
             (ProbeOutcome::Unreachable, other) | (other, _) => other,
         };
@@ -96,7 +97,8 @@ async fn open(address: SocketAddr) -> io::Result<()> {
 
 fn outcome_of(error: &io::Error) -> ProbeOutcome {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ECONNREFUSED | Errno::ECONNRESET) => ProbeOutcome::Refused,
+        Some(Errno::ECONNREFUSED) => ProbeOutcome::Refused,
+        Some(Errno::ECONNRESET) => ProbeOutcome::Reset,
         Some(Errno::ETIMEDOUT) => ProbeOutcome::ConnectTimedOut,
         _ => ProbeOutcome::Unreachable,
     }

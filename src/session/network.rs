@@ -70,6 +70,8 @@ pub enum ProbeOutcome {
     NameUnknown,
     NameTimedOut,
     Refused,
+    /// It takes a connection and breaks it off at once.
+    Reset,
     Unreachable,
     ConnectTimedOut,
 }
@@ -79,6 +81,7 @@ impl ProbeOutcome {
     pub(super) fn kind(self) -> Option<FailureKind> {
         match self {
             Self::Reachable => None,
+            Self::Reset => Some(FailureKind::NetworkReset),
             Self::NameUnknown | Self::NameTimedOut => Some(FailureKind::NetworkDns),
             Self::Refused | Self::Unreachable | Self::ConnectTimedOut => {
                 Some(FailureKind::NetworkConnect)

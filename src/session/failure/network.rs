@@ -183,6 +183,7 @@ fn probe_fact(probe: &Probe) -> String {
         ProbeOutcome::NameUnknown => format!("the name of {who} cannot be resolved ({after})"),
         ProbeOutcome::NameTimedOut => format!("no name server answers for {who} ({after})"),
         ProbeOutcome::Refused => format!("{who} refuses connections ({after})"),
+        ProbeOutcome::Reset => format!("{who} breaks connections off at once ({after})"),
         ProbeOutcome::Unreachable => format!("there is no way to {who} ({after})"),
         ProbeOutcome::ConnectTimedOut => {
             format!("{who} does not answer an attempt to connect ({after})")

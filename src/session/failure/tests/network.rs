@@ -243,6 +243,7 @@ fn no_confidence_leaves_its_range_and_no_alternative_outdoes_the_verdict() {
         ProbeOutcome::NameUnknown,
         ProbeOutcome::NameTimedOut,
         ProbeOutcome::Refused,
+        ProbeOutcome::Reset,
         ProbeOutcome::Unreachable,
         ProbeOutcome::ConnectTimedOut,
     ];
