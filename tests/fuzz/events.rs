@@ -11,7 +11,8 @@ use sandtrace::agent::{Decoded, Lines, decode};
 use sandtrace::envelope::Stamper;
 use sandtrace::process::exit::Termination;
 use sandtrace::session::{
-    Action, Capture, Effects, FinishedSpan, Input, OpenedSpan, Session, SessionConfig, TraceContext,
+    Action, Capture, Effects, FinishedSpan, Input, OpenedSpan, ProbePolicy, Session, SessionConfig,
+    TraceContext,
 };
 use sandtrace::time::{Now, UnixNanos};
 use sandtrace_client::wire::Telemetry;
@@ -64,6 +65,8 @@ impl Run {
             idle_timeout: Some(Duration::from_secs(1800)),
             grace: Duration::from_secs(10),
             survivors: None,
+            // Nobody answers one here.
+            probe: ProbePolicy::Off,
             executable: "python3".to_owned(),
             resumed: false,
         };
