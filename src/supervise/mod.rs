@@ -27,6 +27,7 @@ use sandtrace_client::wire::{
     Versions, WIRE_VERSION,
 };
 use serde_json::Map;
+use tokio::sync::mpsc;
 
 use self::network::NetworkWatch;
 use self::prepare::{Prepared, executable_name, system};
