@@ -152,7 +152,7 @@ fn without_network(agent: Supervised) -> Option<Finished> {
         skipped("no network namespace can be made here: needs root and unshare");
         return None;
     }
-    Some(agent.start_under(["unshare", "-n"]).wait())
+    Some(agent.start_under(&["unshare", "-n"]).wait())
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_connection_on_which_nothing_is_acknowledged_is_the_network_s_fault_and_not_
         .file("host.py", VANISHING_HOST)
         .env("LULL", "1")
         .env("WAIT", "12")
-        .start_under(["unshare", "-n", "sh", "-c", CABLE, "sh"])
+        .start_under(&["unshare", "-n", "sh", "-c", CABLE, "sh"])
         .wait();
     let verdict = Verdict::of(&run);
     assert_eq!(verdict.name, "network.timeout", "{}", verdict.failure);

@@ -193,28 +193,6 @@ impl Supervised {
         self.start_as(command)
     }
 
-    /// The supervisor, as the command of another program.
-    pub(crate) fn start_under<T: AsRef<OsStr>>(
-        self,
-        wrapper: impl IntoIterator<Item = T>,
-    ) -> Running {
-        let journal = self
-            .journal
-            .as_deref()
-            .map_or("off".as_ref(), Path::as_os_str);
-        let mut words = wrapper.into_iter();
-        let mut command = Command::new(words.next().unwrap());
-        command
-            .args(words)
-            .arg(env!("CARGO_BIN_EXE_sandtrace"))
-            .args(["run", "--journal"])
-            .arg(journal)
-            .args(&self.options)
-            .arg("--")
-            .args(&self.command);
-        self.start_as(command)
-    }
-
     /// The agent alone, with nobody above it.
     pub(crate) fn start_alone(self) -> Running {
         let mut command = Command::new(&self.command[0]);
