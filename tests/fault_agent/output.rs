@@ -260,8 +260,11 @@ impl Agent {
     }
 
     pub(crate) fn close_stdin(&mut self) -> Outcome {
-        close(0)?;
-        Ok(Flow::Next)
+        match close(0) {
+            // It may have been closed before.
+            Ok(()) | Err(Errno::EBADF) => Ok(Flow::Next),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     pub(crate) fn nonblock(&mut self) -> Outcome {
