@@ -4,7 +4,7 @@ use std::fs;
 
 use base64::Engine as _;
 
-use crate::supervised::{python, sh};
+use crate::supervised::{python, sh, times};
 
 /// Bytes that look like nothing in particular, the same each time.
 fn noise(length: usize) -> Vec<u8> {
@@ -239,7 +239,7 @@ fn stderr_is_relayed_byte_for_byte_and_told() {
 
 #[test]
 fn the_last_line_before_an_exit_is_never_lost() {
-    for number in 0..50 {
+    for number in 0..times("SANDTRACE_TEST_LAST_LINES", 50) {
         let run = sh(&format!(
             "echo '{{\"last\":{number}}}'; echo bye >&2; exit 1"
         ))

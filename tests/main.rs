@@ -5,6 +5,7 @@
 )]
 
 mod cgroup;
+mod disk;
 mod echo;
 mod elsewhere;
 mod export;
@@ -20,8 +21,10 @@ mod real_agent;
 mod recordings;
 mod resources;
 mod run;
+mod security;
 mod stop;
 mod stop_command;
+mod streams;
 mod supervised;
 mod support;
 mod telemetry;

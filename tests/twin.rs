@@ -2,7 +2,38 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::supervised::{Finished, Supervised, python, sh};
+use crate::supervised::{Finished, Supervised, fault, python, sh};
+
+/// Scripts of the agent that misbehaves: what happens to it must be its own doing.
+const FAULTS: &[&str] = &[
+    "--events 5",
+    "--events 2 --tool 0.05 --result --exit 3",
+    "--lines 5000 --line-length 300",
+    "--chunk random --seed 9 --random-bytes 300000",
+    "--chunk 1 --lines 40",
+    "--line-bytes 6000000",
+    "--all-bytes --bad-utf8 --ansi --forge",
+    "--no-newline",
+    "--stderr-bytes 200000 --exit 1",
+    "--to stderr --lines 50 --bad-utf8 --no-newline",
+    "--lines 3 --close-stdout --to stderr --lines 3 --exit 4",
+    "--lines 3 --close-stderr --lines 3 --exit 5",
+    "--close-stdout --lines 1",
+    "--nonblock --lines 2000 --line-bytes 300000",
+    "--read-stdin --close-stdin --exit 2",
+    "--orphans 50 --exit 6",
+    "--burn-cpu 0.1 --lines 1",
+    "--eat-memory 40000000 --lines 1",
+    "--connect 127.0.0.1:1 --exit 7",
+    "--memory-error",
+    "--heap-error",
+    "--signal KILL",
+    "--lines 2 --signal SEGV",
+    "--signal PIPE",
+    "--ignore-term --signal INT",
+    "--last-words --signal HUP",
+    "--child --lines=5 --exit 9",
+];
 
 fn agents() -> Vec<(&'static str, Supervised)> {
     vec![
@@ -95,6 +126,29 @@ fn a_supervised_agent_is_the_twin_of_one_alone() {
         let alone = alone.in_directory("/").start_alone().wait();
         let raw = raw.in_directory("/").option("--echo", "raw").run();
         assert_twins(name, &alone, &raw, &raw.stdout);
+    }
+}
+
+#[test]
+fn an_agent_that_misbehaves_is_the_twin_of_one_alone() {
+    for script in FAULTS {
+        let agent = || {
+            fault(script)
+                .stdin("typed\n".repeat(1000))
+                .in_directory("/")
+        };
+        let alone = agent().start_alone().wait();
+        let raw = agent().option("--echo", "raw").run();
+        assert_twins(script, &alone, &raw, &raw.stdout);
+        raw.assert_journal_whole();
+        let enriched = agent().run();
+        assert_twins(
+            script,
+            &alone,
+            &enriched,
+            &enriched.transcript().stream("stdout"),
+        );
+        enriched.assert_sound();
     }
 }
 

@@ -439,7 +439,7 @@ impl Session {
                 self.stop.tick(now.uptime, activity, &mut effects.actions);
             }
         }
-        self.over |= self.stop.take_ended(now.uptime);
+        self.over |= self.stop.take_ended();
         if self.over && self.verdict.is_none() && self.is_evidence_in(now, &mut effects.actions) {
             self.finish(now, effects);
         }

@@ -309,14 +309,19 @@ impl Stop {
             }
             Stage::Stopping { .. } | Stage::Killed { .. } | Stage::Gone { .. } | Stage::Ended => {}
         }
+        // Only here, and on no other input: on a busy machine the drain's time may pass before anyone has looked into
+        // the pipes. Whoever ticks has.
+        if self.drained_at().is_some_and(|at| uptime >= at) {
+            (self.stdout_open, self.stderr_open) = (false, false);
+        }
     }
 
     /// Whether the run has just come to its end; true once.
-    pub(super) fn take_ended(&mut self, uptime: Duration) -> bool {
+    pub(super) fn take_ended(&mut self) -> bool {
         let Stage::Gone { sweep, .. } = self.stage else {
             return false;
         };
-        let drained = self.drained_at().is_none_or(|at| uptime >= at);
+        let drained = !self.stdout_open && !self.stderr_open;
         let swept = matches!(sweep, Sweep::NotNeeded | Sweep::Done);
         if drained && swept {
             self.stage = Stage::Ended;

@@ -406,6 +406,8 @@ impl Supervisor {
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
                 _ = beat.tick() => Happening::Beat,
             };
+            // The time of a tick: the drain must not come to its end between the look at the clock and the tick.
+            let now = self.clock.now();
             match happening {
                 Happening::Stdout(Ok(length)) if length > 0 => {
                     let chunk = &out_chunk[..length];
@@ -437,7 +439,7 @@ impl Supervisor {
                 Happening::Finding(Finding::Sample(sample)) => self.sampled(*sample),
                 Happening::Finding(Finding::Tree(tree)) => self.take(Input::Looked(&tree)),
                 Happening::Network(news) => self.network_news(news),
-                Happening::Due if self.drain_is_over() => {
+                Happening::Due if self.drain_is_over(now) => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
                     for chunk in last_words(stdout.as_mut(), &mut out_chunk) {
                         self.stdout_chunk(&mut out_lines, &chunk);
@@ -461,7 +463,7 @@ impl Supervisor {
                     self.take(Input::StdoutClosed);
                     self.take(Input::StderrClosed);
                 }
-                Happening::Due => self.take(Input::Tick),
+                Happening::Due => self.take_at(now, Input::Tick),
                 Happening::Beat => self.beat(),
                 Happening::StderrRetry => {
                     self.stderr.flush(Duration::ZERO);
@@ -476,7 +478,10 @@ impl Supervisor {
 
     /// Hands an input without a line to the session.
     fn take(&mut self, input: Input<'_>) {
-        let now = self.clock.now();
+        self.take_at(self.clock.now(), input);
+    }
+
+    fn take_at(&mut self, now: Now, input: Input<'_>) {
         self.effects.clear();
         self.session.handle(now, input, &mut self.effects);
         for span in self.effects.spans.opened.drain(..) {

@@ -61,10 +61,9 @@ impl Supervisor {
         lines.push(chunk, &mut |fragment| self.stdout_fragment(now, &fragment));
     }
 
-    pub(super) fn drain_is_over(&self) -> bool {
-        self.session
-            .drain_ends()
-            .is_some_and(|end| self.clock.now().uptime >= end)
+    pub(super) fn drain_is_over(&self, now: Now) -> bool {
+        let ends = self.session.drain_ends();
+        ends.is_some_and(|end| now.uptime >= end)
     }
 
     /// A line, or a fragment of one, of the agent's stdout.

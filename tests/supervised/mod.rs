@@ -60,6 +60,20 @@ pub(crate) fn python(program: &str) -> Supervised {
     agent(["python3", "-c", program])
 }
 
+/// The agent that misbehaves on demand; `fault-agent --help` has the steps.
+pub(crate) fn fault(script: &str) -> Supervised {
+    agent(
+        [env!("CARGO_BIN_EXE_fault-agent")]
+            .into_iter()
+            .chain(script.split_whitespace()),
+    )
+}
+
+/// How often something is tried: as the variable says, else `usually`.
+pub(crate) fn times(variable: &str, usually: usize) -> usize {
+    std::env::var(variable).map_or(usually, |value| value.parse().unwrap())
+}
+
 pub(crate) fn agent<T: AsRef<OsStr>>(command: impl IntoIterator<Item = T>) -> Supervised {
     let directory = tempfile::tempdir().unwrap();
     let mark = uuid::Uuid::now_v7().to_string();

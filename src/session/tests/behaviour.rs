@@ -165,6 +165,24 @@ fn a_pipe_that_a_grandchild_holds_does_not_hold_the_run() {
 }
 
 #[test]
+fn nothing_but_a_tick_ends_the_drain_by_the_clock() {
+    let mut replay = Replay::new(SessionConfig {
+        survivors: Some(SurvivorPolicy::Kill),
+        ..config()
+    });
+    replay.line(10, INIT);
+    replay.input(100, Input::Exited(Termination::Exited(0)));
+    // On a busy machine the look at the tree took longer than the drain; what the pipes hold has not been read yet.
+    replay.input(5000, Input::TreeEmpty);
+    let ended = |action: &Action| matches!(action, Action::Finish(_));
+    assert!(!replay.actions.iter().any(ended));
+    replay.line(5010, RESULT);
+    replay.input(5020, Input::StdoutClosed);
+    replay.input(5020, Input::StderrClosed);
+    assert_eq!(replay.failure(), "-");
+}
+
+#[test]
 fn the_last_line_may_come_after_the_exit() {
     let mut replay = Replay::spawned();
     replay.line(10, INIT);
