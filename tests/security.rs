@@ -210,6 +210,8 @@ fn escape_sequences_reach_no_terminal_of_ours() {
         .arg("report")
         .arg(run.journal())
         .env("NO_COLOR", "1")
+        // Where everything can be shown, nothing is left out for other reasons.
+        .env("LC_ALL", "C.UTF-8")
         .output()
         .unwrap();
     let text = String::from_utf8(report.stdout).unwrap();

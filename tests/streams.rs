@@ -134,7 +134,7 @@ fn a_pipe_that_somebody_holds_delays_the_exit_for_moments() {
 #[test]
 fn an_agent_never_waits_for_a_host_that_does_not_read() {
     let asleep = Duration::from_secs(3);
-    let script = "--line-length 2000 --every 0.0005 --lines 4000 --measure worst";
+    let script = "--line-length 2000 --every 0.0003 --lines 7000 --measure worst";
     let mut run = fault(script).unread().start();
     let worst: f64 = run.file("worst").parse().unwrap();
     measured(&format!(
@@ -147,7 +147,7 @@ fn an_agent_never_waits_for_a_host_that_does_not_read() {
     run.read();
     let run = run.wait();
     assert_eq!(run.code(), 0);
-    assert_eq!(run.transcript().agent_lines().len(), 4000);
+    assert_eq!(run.transcript().agent_lines().len(), 7000);
     run.assert_sound();
 }
 

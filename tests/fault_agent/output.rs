@@ -215,7 +215,7 @@ impl Agent {
         let text = "\u{1b}[31mred\u{1b}]0;owned\u{7}\u{1b}]52;c;b3duZWQ=\u{1b}\\\u{1b}[2J\u{9b}1m\u{202e}drawkcab\u{8}\u{7f}\n";
         self.output.write(text.as_bytes())?;
         self.tool_call(
-            "Bash\\u001b[2J\\u001b]0;owned\\u0007\\u202e",
+            "Bash\\u202e\\u009b1m\\u001b[2J\\u001b]0;owned\\u0007\\u202e",
             "ls\\u001b[31m",
         )?;
         self.tool_result("\\u001b[31mred\\u009b1m")?;
