@@ -174,7 +174,9 @@ impl Twins<'_> {
             }
             (Outside::HostGone, EchoMode::Enriched | EchoMode::Raw) => {
                 let errors = self.supervised.errors();
-                let is_told = self.fault.journal || errors.contains("lost");
+                // Whoever has nothing to say to the host cannot find out that it is gone, and loses nothing.
+                let is_silent = self.fault.echo == EchoMode::Raw && self.alone.stdout.is_empty();
+                let is_told = self.fault.journal || is_silent || errors.contains("lost");
                 let what = "the host was gone, there was no journal, and nobody said so".to_owned();
                 if is_told {
                     Vec::new()

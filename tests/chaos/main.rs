@@ -74,9 +74,13 @@ impl Options {
             every: Duration::from_secs(30),
         };
         while let Some(flag) = arguments.next() {
-            if flag == "--soak" {
-                options.soak = true;
-                continue;
+            match flag.as_str() {
+                "--soak" => {
+                    options.soak = true;
+                    continue;
+                }
+                "--help" | "-h" => return Err(String::new()),
+                _ => {}
             }
             let value = arguments
                 .next()
@@ -226,8 +230,12 @@ fn summary(all: &[Found], seed: u64) -> (String, bool) {
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
+        Err(why) if why.is_empty() => {
+            io::stdout().write_all(USAGE.as_bytes()).unwrap();
+            return ExitCode::SUCCESS;
+        }
         Err(why) => {
-            say(&format!("{why}\n{USAGE}"));
+            say(&format!("chaos: {why}\n{USAGE}"));
             return ExitCode::from(2);
         }
     };

@@ -86,8 +86,11 @@ pub(crate) fn soak(options: &Options) -> ExitCode {
             next_fault += options.every;
             if let Some(last) = looks.last() {
                 say(&format!(
-                    "{} s of {seconds}: {faults} faults, {last:?}",
-                    began.elapsed().as_secs()
+                    "{} s of {seconds}: {faults} faults; {} files, {} KiB, {} threads",
+                    began.elapsed().as_secs(),
+                    last.files,
+                    last.rss_kib,
+                    last.threads
                 ));
             }
         }

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -102,7 +103,13 @@ fn storm(until: Instant) -> i32 {
     }
 }
 
+/// Whose the last words are: what it has forked has the handler, too, and nothing to say.
+static SPEAKER: AtomicI32 = AtomicI32::new(0);
+
 extern "C" fn say_last_words(_: libc::c_int) {
+    if getpid().as_raw() != SPEAKER.load(Ordering::Relaxed) {
+        leave(128 + libc::SIGTERM);
+    }
     // Only write(2) and _exit(2), which a handler may call.
     #[expect(unsafe_code, reason = "what a handler may call, it must call itself")]
     // SAFETY: the bytes are static, and as many as it says.
@@ -202,6 +209,7 @@ impl Agent {
             SaFlags::empty(),
             SigSet::empty(),
         );
+        SPEAKER.store(getpid().as_raw(), Ordering::Relaxed);
         // SAFETY: the handler calls nothing that a handler may not.
         unsafe { sigaction(Signal::SIGTERM, &action) }?;
         Ok(Flow::Next)
