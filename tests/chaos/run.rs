@@ -6,8 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid, getpgrp};
 
 use crate::check::{Trouble, Twins};
 use crate::fault::{Collector, EchoMode, Fault, Leaves, Outside};
@@ -73,7 +73,12 @@ fn end(fault: &Fault, mut run: Running) -> Finished {
     poll("the end of the agent", || run.is_over().then_some(()));
     while !run.processes().is_empty() {
         for pid in run.processes() {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            // A storm outruns whoever kills one process at a time, but not the end of its whole group.
+            if let Ok(group) = getpgid(Some(Pid::from_raw(pid)))
+                && group != getpgrp()
+            {
+                killpg(group, Signal::SIGKILL).ok();
+            }
         }
     }
     run.wait()
