@@ -90,7 +90,7 @@ fn orphaned(work: impl FnOnce() -> i32) -> io::Result<()> {
 /// Forks its own successor and goes, again and again.
 fn storm(until: Instant) -> i32 {
     loop {
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(25));
         if Instant::now() > until {
             return 0;
         }
