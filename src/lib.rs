@@ -13,10 +13,12 @@
 //! line belongs to; [`transcript`] numbers it by [`envelope`], writes it to the [`journal`] and hands it to the
 //! [`echo`], whose thread writes it to the host; closed spans go to [`telemetry`], whose thread exports them; and
 //! [`supervise`] is the loop that drives all of this and owns its state. Beside it, [`report`] shows a run and [`mod@stop`]
-//! asks one to stop, both by its journal alone.
+//! asks one to stop, both by its journal alone. Time comes from the [`clock`], on which a pause of the sandbox does not
+//! count.
 
 pub mod agent;
 pub mod cli;
+pub mod clock;
 pub mod echo;
 pub mod envelope;
 pub mod journal;

@@ -1,7 +1,8 @@
 //! Points in time, as the pure parts of the program see them.
 //!
-//! The shell reads the clocks once per turn of its loop and hands a [`Now`] in. Wall times are the start's wall clock
-//! plus the monotonic time since, so that a stepped clock never makes a span run backwards.
+//! The shell reads the clocks and hands a [`Now`] in, which [`crate::clock`] makes: wall times are the start's wall clock
+//! plus the monotonic time since and what a paused machine slept, so that a stepped clock never makes a span run
+//! backwards.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -56,7 +57,7 @@ fn saturating_nanos(duration: Duration) -> u64 {
 pub struct Now {
     /// For timestamps.
     pub wall: UnixNanos,
-    /// Since the supervisor started; for deadlines and phases.
+    /// Since the supervisor started, without the time that a pause took; for deadlines and phases.
     pub uptime: Duration,
 }
 

@@ -5,6 +5,7 @@
 )]
 
 mod cgroup;
+mod clock;
 mod disk;
 mod echo;
 mod elsewhere;

@@ -391,6 +391,9 @@ pub struct Phases {
     pub result_ms: Option<f64>,
     /// The agent's exit.
     pub exit_ms: Option<f64>,
+    /// Time in which the whole run stood still, which is in none of the others (a length, not a moment).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_ms: Option<f64>,
 }
 
 /// What became of the telemetry.

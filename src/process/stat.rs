@@ -66,6 +66,12 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     read(pid).ok().map(|process| process.start_ticks)
 }
 
+/// What a process is doing; `None` once it is gone.
+#[must_use]
+pub fn state(pid: Pid) -> Option<State> {
+    read(pid).ok().map(|process| process.state)
+}
+
 /// Reads one process; `NotFound` once it is gone.
 pub(super) fn read(pid: Pid) -> io::Result<Process> {
     read_file(&format!("/proc/{pid}/stat"))

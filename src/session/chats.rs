@@ -1,6 +1,7 @@
 //! Calls of the model: one span per (lane, message id).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use opentelemetry::trace::{SpanId, SpanKind};
 use opentelemetry::{Array, Key, StringValue, Value};
@@ -399,6 +400,11 @@ impl Session {
     pub(super) fn on_retry(&mut self, now: Now, retry: &ApiRetry<'_>) -> SpanId {
         let lane = retry.parent_tool_use_id.as_deref();
         self.counts.retries += 1;
+        let delay = retry.retry_delay_ms.unwrap_or_default().max(0.0) / 1e3;
+        self.life.waits(
+            now.uptime,
+            Duration::try_from_secs_f64(delay).unwrap_or_default(),
+        );
         // A straggler after the last result begins no turn.
         let parent = self.lane_span(lane);
         let error = ApiError {

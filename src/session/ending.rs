@@ -30,6 +30,7 @@ impl Session {
         let verdict = self.reach_verdict();
         self.verdict = Some(verdict.clone());
         self.phases.tools_ms = self.tools.busy_ms(self.exit_uptime.unwrap_or(now.uptime));
+        self.phases.paused_ms = self.life.paused_ms();
         self.close_all(effects);
         self.describe_run(&verdict);
         self.tree
@@ -43,10 +44,13 @@ impl Session {
 
     fn reach_verdict(&mut self) -> AgentExited {
         let intent = self.stop.intent();
-        let (outcome, failure, exit) = self.judge(|facts| {
+        let (outcome, mut failure, exit) = self.judge(|facts| {
             let (outcome, failure) = classify(facts);
             (outcome, failure, exit_of(facts.ending, intent, outcome))
         });
+        if let Some(failure) = &mut failure {
+            self.recall_pause(failure);
+        }
         self.exit = exit;
         AgentExited {
             outcome,
@@ -167,6 +171,7 @@ impl Session {
         span.set_opt(key::PHASE_TOOLS_MS, phases.tools_ms);
         span.set_opt(key::PHASE_RESULT_MS, phases.result_ms);
         span.set_opt(key::PHASE_EXIT_MS, phases.exit_ms);
+        span.set_opt(key::PHASE_PAUSED_MS, phases.paused_ms);
         if peaks.samples > 0 {
             span.set(key::PEAK_CPU, peaks.cpu_utilization_max);
             span.set(key::PEAK_MEMORY, int(peaks.memory_used_bytes_max));

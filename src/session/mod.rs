@@ -60,6 +60,7 @@ use self::failure::LastResult;
 use self::id::SpanKey;
 use self::lane::Lanes;
 use self::ledger::Ledger;
+use self::life::{Life, Loops};
 use self::memory::Memory;
 use self::network::Network;
 use self::semconv::{key, span as span_name};
@@ -169,6 +170,8 @@ pub enum Input<'a> {
     Probed(Probed),
     /// Time passed without us.
     Paused(Pause),
+    /// The agent was seen stopped by a signal, or by a debugger.
+    AgentStopped,
     /// The deadline that [`Session::deadline`] named has come.
     Tick,
 }
@@ -292,7 +295,10 @@ pub struct Session {
     started: UnixNanos,
     ended: UnixNanos,
     exit_uptime: Option<Duration>,
-    last_life: Duration,
+    life: Life,
+    loops: Loops,
+    /// Asked for by a part that has no effects at hand.
+    pending: Vec<Action>,
 }
 
 impl Session {
@@ -322,6 +328,7 @@ impl Session {
         if let Some(span) = tree.get_mut(root) {
             span.set(key::PROCESS_EXECUTABLE_NAME, config.executable.clone());
         }
+        let life = Life::new(config.idle_timeout, now.uptime);
         Self {
             stop: Stop::new(
                 config.deadline,
@@ -362,7 +369,9 @@ impl Session {
             started: now.wall,
             ended: now.wall,
             exit_uptime: None,
-            last_life: now.uptime,
+            life,
+            loops: Loops::default(),
+            pending: Vec::new(),
         }
     }
 
@@ -415,6 +424,8 @@ impl Session {
             Input::Sockets(sockets) => self.network.looked(sockets),
             Input::Probed(probed) => self.network.probed(probed),
             Input::Paused(pause) => self.paused(now, pause, effects),
+            // Who is stopped cannot give a sign of life.
+            Input::AgentStopped => self.life.sign(now.uptime),
             Input::StdoutClosed => self.stop.stdout_closed(),
             Input::StderrClosed => self.stop.stderr_closed(),
             Input::Exited(termination) => {
@@ -437,8 +448,10 @@ impl Session {
             Input::Tick => {
                 let activity = self.activity();
                 self.stop.tick(now.uptime, activity, &mut effects.actions);
+                self.check_stall(now, effects);
             }
         }
+        effects.actions.append(&mut self.pending);
         self.over |= self.stop.take_ended();
         if self.over && self.verdict.is_none() && self.is_evidence_in(now, &mut effects.actions) {
             self.finish(now, effects);
@@ -450,7 +463,9 @@ impl Session {
     pub fn deadline(&self) -> Option<Duration> {
         let awaits_probe = self.over && self.verdict.is_none();
         let probe_due = self.network.probe_due().filter(|_| awaits_probe);
-        probe_due.or_else(|| self.stop.deadline(self.activity()))
+        probe_due.or_else(|| {
+            stop::earliest(self.stop.deadline(self.activity()), self.stall_deadline())
+        })
     }
 
     /// When the pipes of an agent that is gone need no longer be read, though somebody holds them; `None` while it
@@ -484,20 +499,6 @@ impl Session {
         !self.tools.open.is_empty()
     }
 
-    fn activity(&self) -> stop::Activity {
-        let kind = match self.state() {
-            State::WaitingForModel => stop::Doing::Turn,
-            State::BetweenTurns => stop::Doing::BetweenTurns,
-            State::Starting | State::InTool | State::WaitingForApproval | State::Stopping => {
-                stop::Doing::Excused
-            }
-        };
-        stop::Activity {
-            doing: kind,
-            last_life: self.last_life,
-        }
-    }
-
     fn sampled(&mut self, now: Now, sample: &Sample, effects: &mut Effects) {
         let sandbox = &sample.resources.sandbox;
         let peaks = &mut self.peaks;
@@ -508,11 +509,6 @@ impl Session {
             self.looked(tree, effects);
             self.tree_alive(now, tree, effects);
         }
-    }
-
-    fn sign_of_life(&mut self, now: Now) {
-        self.last_life = now.uptime;
-        self.stop.output(now.uptime);
     }
 
     /// Carries one line into the spans and says which span it belongs to.

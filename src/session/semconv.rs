@@ -21,6 +21,12 @@ pub mod event {
     pub const RETRY: &str = "sandtrace.retry";
     /// The subscription's rate-limit window changed.
     pub const RATE_LIMIT: &str = "sandtrace.rate_limit";
+    /// The run stood still: the sandbox was paused, or we were stopped.
+    pub const PAUSED: &str = "sandtrace.paused";
+    /// No sign of life for minutes, though the agent lives.
+    pub const STALLED: &str = "sandtrace.stalled";
+    /// The same tool with the same input, again and again.
+    pub const LOOP: &str = "sandtrace.loop";
 }
 
 /// Attribute keys.
@@ -140,6 +146,14 @@ pub mod key {
     pub const RATE_LIMIT_TYPE: &str = "sandtrace.rate_limit.type";
     pub const RATE_LIMIT_RESETS_AT: &str = "sandtrace.rate_limit.resets_at";
     pub const RATE_LIMIT_UTILIZATION: &str = "sandtrace.rate_limit.utilization";
+    pub const PAUSE_MS: &str = "sandtrace.pause.duration_ms";
+    pub const PAUSE_CAUSE: &str = "sandtrace.pause.cause";
+    /// All pauses of the run together.
+    pub const PHASE_PAUSED_MS: &str = "sandtrace.phase.paused_ms";
+    pub const SILENT_MS: &str = "sandtrace.silent_ms";
+    pub const STATE: &str = "sandtrace.state";
+    pub const LOOP_TOOL: &str = "sandtrace.loop.tool";
+    pub const LOOP_TIMES: &str = "sandtrace.loop.times";
 }
 
 /// Fixed attribute values.

@@ -51,6 +51,8 @@ pub(super) enum Doing {
 pub(super) struct Activity {
     pub(super) doing: Doing,
     pub(super) last_life: Duration,
+    /// Silence is not judged before.
+    pub(super) grace_until: Duration,
 }
 
 /// The agent's process.
@@ -340,7 +342,8 @@ impl Stop {
 
     fn idle_at(&self, activity: Activity) -> Option<Duration> {
         let timeout = self.idle_timeout?;
-        (activity.doing != Doing::Excused).then(|| activity.last_life.saturating_add(timeout))
+        let at = activity.last_life.saturating_add(timeout);
+        (activity.doing != Doing::Excused).then(|| at.max(activity.grace_until))
     }
 
     /// When the next tick is due. After that tick the same deadline is never named again.
@@ -367,7 +370,7 @@ impl Stop {
     }
 }
 
-fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+pub(super) fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

@@ -230,6 +230,7 @@ impl Session {
             tree,
             tools,
             lanes,
+            loops,
             hooks,
             ..
         } = self;
@@ -242,6 +243,7 @@ impl Session {
             open
         });
         lanes.retain(|id| tools.subagents.contains_key(id));
+        loops.retain(|id| tools.subagents.contains_key(id));
         let (open, subagents) = (&tools.open, &tools.subagents);
         tools
             .tasks

@@ -152,6 +152,7 @@ impl Session {
         };
         self.tree.open(draft, changes)?;
         self.counts.tools += 1;
+        self.count_call(now, lane, clipped(&tool.name), tool.input);
         self.mark_active(lane);
         self.tool_usage.opened(&call_id, tool);
         self.tools.open.insert(

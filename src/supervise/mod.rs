@@ -7,6 +7,7 @@
 //! `prepare` comes before the spawn and `ending` after the verdict. Order of the end: the agent is gone and its output drained → verdict, `sandtrace.agent.exited` → telemetry flushed,
 //! bounded → `sandtrace.run.finished`, the last line → the host has it, bounded → exit code.
 
+mod clock;
 mod ending;
 mod network;
 mod prepare;
@@ -18,7 +19,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -29,11 +30,13 @@ use sandtrace_client::wire::{
 use serde_json::Map;
 use tokio::sync::mpsc;
 
+use self::clock::Clock;
 use self::network::NetworkWatch;
 use self::prepare::{Prepared, executable_name, system};
 use self::streams::{last_words, read};
 use crate::agent::{Lines, MAX_LINE};
 use crate::cli::{EchoMode, RunConfig};
+use crate::clock::TICK;
 use crate::echo::{Delivery, Echo};
 use crate::journal::{self, RunState};
 use crate::process::{
@@ -45,7 +48,7 @@ use crate::resources::{Finding, Occasion, ReapedCpu, Sampler, TreeWatch};
 use crate::session::semconv::span as span_name;
 use crate::session::{Action, Effects, Input, Session, SpawnFailure, TraceContext};
 use crate::telemetry::Telemetry;
-use crate::time::{Now, UnixNanos};
+use crate::time::Now;
 use crate::transcript::Transcript;
 
 pub use self::prepare::{SuperviseError, resumes};
@@ -54,8 +57,9 @@ pub use self::prepare::{SuperviseError, resumes};
 const CHUNK: usize = 128 << 10;
 /// Silence after which a heartbeat says that the run goes on.
 const HEARTBEAT_AFTER: Duration = Duration::from_secs(20);
-/// How often children are looked for that a lost SIGCHLD would have announced, and the heartbeat is considered.
-const BEAT: Duration = Duration::from_secs(1);
+/// Children are looked for that a lost SIGCHLD would have announced, and the heartbeat is considered, once in so many
+/// looks at the clocks.
+const BEAT_TICKS: u32 = 4;
 /// What may still be read, room or not, once the agent is gone: all that its stdout can hold.
 const LEFTOVER: usize = 256 << 10;
 /// How often stderr is tried again while its reader is behind.
@@ -80,30 +84,6 @@ pub struct Ended {
     pub delivery: Delivery,
     /// The run's directory, if its journal got every line.
     pub journal: Option<PathBuf>,
-}
-
-/// The clocks, read in one place.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    started: Instant,
-    wall: UnixNanos,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            started: Instant::now(),
-            wall: SystemTime::now().into(),
-        }
-    }
-
-    fn now(&self) -> Now {
-        let uptime = self.started.elapsed();
-        Now {
-            wall: self.wall.plus(uptime),
-            uptime,
-        }
-    }
 }
 
 /// What the `select!` names.
@@ -147,6 +127,7 @@ pub async fn supervise(
     let mut signals = Signals::install().map_err(system("listen for signals"))?;
 
     let mut effects = Effects::default();
+    let started = clock.now().wall;
     let session = Session::new(prepared.session, clock.now(), &mut effects);
     let root = session.root();
     let command = prepared.command.with_parent(&prepared.context, root);
@@ -176,6 +157,7 @@ pub async fn supervise(
         actions: VecDeque::new(),
         verdict: None,
         stop_signals: 0,
+        beats: 0,
         survivors: BTreeMap::new(),
         stopped_beats: 0,
         sampler: None,
@@ -185,7 +167,7 @@ pub async fn supervise(
         last_sample: None,
         last_resources: None,
         network,
-        state: prepare::run_state(&prepared.run_id, trace_id, clock.wall),
+        state: prepare::run_state(&prepared.run_id, trace_id, started),
         held: Vec::new(),
     };
     supervisor.announce(
@@ -244,6 +226,8 @@ struct Supervisor {
     verdict: Option<Box<AgentExited>>,
     /// How often somebody asked us to stop.
     stop_signals: u32,
+    /// Looks at the clocks so far.
+    beats: u32,
     /// What the agent left running, by pid, and whether we ended it.
     survivors: BTreeMap<u32, Survivor>,
     /// At how many beats in a row the agent stood still.
@@ -377,7 +361,7 @@ impl Supervisor {
         let mut out_chunk = vec![0; CHUNK];
         let mut err_chunk = vec![0; CHUNK / 4];
         let mut findings = self.start_sampling(pid, sample_interval);
-        let mut beat = tokio::time::interval(BEAT);
+        let mut beat = tokio::time::interval(TICK);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stderr_retry = tokio::time::interval(STDERR_RETRY);
         stderr_retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -386,7 +370,7 @@ impl Supervisor {
             let due = self
                 .session
                 .deadline()
-                .map(|uptime| tokio::time::Instant::from_std(self.clock.started + uptime));
+                .map(|uptime| self.clock.instant(uptime));
             // A host that stands still must not cost what the agent wrote last: the drain's clock runs.
             let is_leftover = self.agent.is_none() && leftover > 0;
             let out_room = self.transcript.has_room_for(Stream::Stdout) || is_leftover;
@@ -406,6 +390,9 @@ impl Supervisor {
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
                 _ = beat.tick() => Happening::Beat,
             };
+            for signal in self.look_at_clocks(&happening, signals).await {
+                self.heard(signal);
+            }
             // The time of a tick: the drain must not come to its end between the look at the clock and the tick.
             let now = self.clock.now();
             match happening {
@@ -434,8 +421,7 @@ impl Supervisor {
                     err_lines.finish(&mut |fragment| self.stderr_fragment(now, &fragment));
                     self.take(Input::StderrClosed);
                 }
-                Happening::Signal(Signalled::Child) => self.reap(),
-                Happening::Signal(Signalled::Forward(signal)) => self.signalled(signal),
+                Happening::Signal(signal) => self.heard(signal),
                 Happening::Finding(Finding::Sample(sample)) => self.sampled(*sample),
                 Happening::Finding(Finding::Tree(tree)) => self.take(Input::Looked(&tree)),
                 Happening::Network(news) => self.network_news(news),
@@ -474,6 +460,13 @@ impl Supervisor {
         }
         self.sampler = None;
         self.held.extend([stdout, stderr].into_iter().flatten());
+    }
+
+    fn heard(&mut self, signal: Signalled) {
+        match signal {
+            Signalled::Child => self.reap(),
+            Signalled::Forward(signal) => self.signalled(signal),
+        }
     }
 
     /// Hands an input without a line to the session.
@@ -518,6 +511,10 @@ impl Supervisor {
     }
 
     fn beat(&mut self) {
+        self.beats = self.beats.wrapping_add(1);
+        if self.beats % BEAT_TICKS != 0 {
+            return;
+        }
         self.reap();
         self.look_for_a_stop();
         // What a slow reader of stderr has yet to get.

@@ -2,6 +2,7 @@
 //! properties for what must hold of every stream.
 
 mod behaviour;
+mod life;
 mod network;
 mod properties;
 mod recordings;

@@ -1,0 +1,213 @@
+//! Signs of life and the lack of them.
+
+use super::*;
+use crate::clock::PauseCause;
+use crate::resources::TreeSample;
+
+const INIT: &str =
+    r#"{"type":"system","subtype":"init","session_id":"s","model":"claude-x","tools":[]}"#;
+
+/// In a turn, with an idle timeout of a minute.
+fn in_turn(idle_timeout: Option<Duration>) -> Replay {
+    let mut replay = Replay::new(SessionConfig {
+        idle_timeout,
+        ..config()
+    });
+    replay.input(1, Input::Spawned { pid: 42 });
+    replay.line(10, INIT);
+    replay
+}
+
+const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
+
+fn warnings(replay: &Replay) -> Vec<(&'static str, String)> {
+    let warnings = replay.actions.iter().filter_map(|action| match action {
+        Action::Warn { code, message, .. } => Some((*code, message.clone())),
+        _ => None,
+    });
+    warnings.collect()
+}
+
+fn codes(replay: &Replay) -> Vec<&'static str> {
+    warnings(replay).into_iter().map(|(code, _)| code).collect()
+}
+
+fn is_stopped(replay: &Replay) -> bool {
+    replay.session.state() == State::Stopping
+}
+
+fn pause(seconds: u64) -> Pause {
+    Pause {
+        cause: PauseCause::VmRestore,
+        length: Duration::from_secs(seconds),
+        gap: Duration::from_secs(seconds),
+        step_ms: 0,
+    }
+}
+
+fn sample(replay: &mut Replay, millis: u64, cpu_millis: u64) {
+    let sample = Sample {
+        tree: Some(TreeSample {
+            cpu: Duration::from_millis(cpu_millis),
+            processes: Vec::new(),
+        }),
+        ..Sample::default()
+    };
+    replay.input(millis, Input::Sampled(&sample));
+}
+
+/// Case 33, `idle_deadline`, CPU-busy: 5 percent of a core is life, 4 percent is not.
+#[test]
+fn work_in_the_tree_is_a_sign_of_life() {
+    for (percent, alive) in [(5, true), (4, false), (0, false)] {
+        let mut replay = in_turn(MINUTE);
+        for second in 1..=70 {
+            sample(&mut replay, 1000 * second, 10 * percent * second);
+            replay.input(1000 * second, Input::Tick);
+        }
+        assert_eq!(is_stopped(&replay), !alive, "{percent} percent");
+        assert_eq!(codes(&replay).contains(&"stalled"), !alive);
+    }
+}
+
+#[test]
+fn a_stall_is_told_once_a_silence() {
+    let mut replay = in_turn(None);
+    assert_eq!(
+        replay.session.deadline(),
+        Some(Duration::from_millis(300_010))
+    );
+    replay.input(300_009, Input::Tick);
+    assert_eq!(codes(&replay), Vec::<&str>::new());
+    replay.input(300_010, Input::Tick);
+    assert_eq!(replay.session.deadline(), None);
+    replay.input(400_000, Input::Tick);
+    assert_eq!(codes(&replay), ["stalled"]);
+    let (_, message) = &warnings(&replay)[0];
+    assert!(message.contains("for 5 min"), "{message}");
+    assert!(message.ends_with("waiting for the model"), "{message}");
+
+    replay.input(500_000, Input::Stderr(b"still here"));
+    replay.input(800_000, Input::Tick);
+    assert_eq!(codes(&replay), ["stalled", "stalled"]);
+    replay.exit(800_001, Termination::Exited(0));
+    let event = |name: &str| {
+        let turn = replay.span("invoke_agent claude");
+        turn.events
+            .iter()
+            .filter(|event| event.name == name)
+            .count()
+    };
+    assert_eq!(event("sandtrace.stalled"), 2);
+}
+
+#[test]
+fn a_stall_in_a_tool_names_the_tool() {
+    let mut replay = in_turn(MINUTE);
+    replay.line(20, r#"{"type":"assistant","message":{"id":"m","role":"assistant","model":"claude-x","content":[{"type":"tool_use","id":"t","name":"Bash","input":{}}]},"parent_tool_use_id":null,"session_id":"s"}"#);
+    replay.input(30_019, Input::Tick);
+    assert_eq!(codes(&replay), Vec::<&str>::new());
+    replay.input(30_020, Input::Tick);
+    let (_, message) = &warnings(&replay)[0];
+    assert!(message.ends_with("in the tool Bash"), "{message}");
+}
+
+#[test]
+fn between_turns_and_before_the_spawn_nothing_stalls() {
+    let mut replay = in_turn(None);
+    replay.line(20, r#"{"type":"result","subtype":"success","is_error":false,"result":"done","session_id":"s","num_turns":1,"total_cost_usd":0.01,"usage":{"input_tokens":1,"output_tokens":1}}"#);
+    assert_eq!(replay.session.deadline(), None);
+    assert_eq!(Replay::new(config()).session.deadline(), None);
+}
+
+#[test]
+fn a_retry_s_announced_wait_is_no_silence() {
+    let mut replay = in_turn(MINUTE);
+    replay.line(1000, r#"{"type":"system","subtype":"api_retry","attempt":1,"max_retries":10,"retry_delay_ms":180000,"error_status":529,"error":"overloaded","session_id":"s"}"#);
+    replay.input(240_999, Input::Tick);
+    assert!(!is_stopped(&replay));
+    replay.input(241_000, Input::Tick);
+    assert!(is_stopped(&replay));
+}
+
+#[test]
+fn after_a_pause_silence_is_judged_a_minute_later() {
+    let mut replay = in_turn(Some(Duration::from_secs(10)));
+    replay.input(9_000, Input::Paused(pause(31)));
+    replay.input(68_999, Input::Tick);
+    assert!(!is_stopped(&replay));
+    replay.input(69_000, Input::Tick);
+    assert!(is_stopped(&replay));
+    replay.exit(69_001, Termination::Exited(0));
+    assert_eq!(codes(&replay), ["paused", "stalled"]);
+    let (_, message) = &warnings(&replay)[0];
+    assert!(message.contains("paused for 31 s"), "{message}");
+    assert_eq!(replay.span("agent.run").events[0].name, "sandtrace.paused");
+    assert_eq!(replay.finished().phases.paused_ms, Some(31_000.0));
+}
+
+#[test]
+fn a_stepped_clock_is_told_and_is_no_pause() {
+    let mut replay = in_turn(MINUTE);
+    let step = Pause {
+        cause: PauseCause::ClockStepped,
+        length: Duration::ZERO,
+        gap: Duration::ZERO,
+        step_ms: -86_400_000,
+    };
+    replay.input(20, Input::Paused(step));
+    replay.exit(30, Termination::Exited(0));
+    assert_eq!(codes(&replay), ["clock_stepped"]);
+    assert_eq!(replay.finished().phases.paused_ms, None);
+}
+
+#[test]
+fn a_network_failure_after_a_pause_recalls_it() {
+    for (after, recalled) in [(4_000, true), (61_000, false)] {
+        let mut replay = in_turn(None);
+        replay.input(1000, Input::Paused(pause(31)));
+        let end = 1000 + after;
+        replay.line(end, r#"{"type":"assistant","error":"server_error","message":{"id":"m","role":"assistant","model":"<synthetic>","content":[{"type":"text","text":"API Error: Connection error. (ECONNRESET)"}]},"parent_tool_use_id":null,"session_id":"s"}"#);
+        replay.line(end, r#"{"type":"result","subtype":"success","is_error":true,"terminal_reason":"api_error","result":"API Error: Connection error. (ECONNRESET)","session_id":"s","num_turns":1,"total_cost_usd":0.0,"usage":{"input_tokens":0,"output_tokens":0}}"#);
+        replay.exit(end, Termination::Exited(1));
+        assert!(
+            replay.failure().starts_with("network."),
+            "{}",
+            replay.failure()
+        );
+        let failure = replay.verdict().failure.clone().unwrap();
+        let facts: Vec<_> = failure
+            .evidence
+            .iter()
+            .filter(|item| item.source == "clock")
+            .map(|item| item.fact.as_str())
+            .collect();
+        let expected = "the run was paused for 31 s, 4 s before its end";
+        assert_eq!(facts == [expected], recalled, "{facts:?}");
+        assert_eq!(facts.is_empty(), !recalled);
+    }
+}
+
+#[test]
+fn a_loop_is_told_after_5_10_20_and_40_calls_of_its_lane() {
+    let mut loops = super::super::life::Loops::default();
+    let mut told = Vec::new();
+    for n in 0..50 {
+        told.extend(loops.called(None, "Bash", "{}"));
+        // Neither another lane nor the same input to another tool there is part of it.
+        loops.called(Some("sub"), if n % 2 == 0 { "Read" } else { "Bash" }, "{}");
+    }
+    assert_eq!(told, [5, 10, 20, 40]);
+    for _ in 0..4 {
+        assert_eq!(loops.called(None, "Bash", "{\"a\":1}"), None);
+    }
+    assert_eq!(
+        loops.called(None, "Bash", "{}"),
+        None,
+        "something came between"
+    );
+    for _ in 0..3 {
+        assert_eq!(loops.called(None, "Bash", "{}"), None);
+    }
+    assert_eq!(loops.called(None, "Bash", "{}"), Some(5));
+}

@@ -1,0 +1,279 @@
+//! Reading the clocks, and what may explain that they did something strange.
+//!
+//! The files are opened once and read each tick; what is not there is not asked for again.
+
+use std::fs::{self, File};
+use std::future::{Future as _, poll_fn};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+
+use super::{Happening, Supervisor};
+use crate::clock::{Clues, Counters, CreditClock, Pause, Place, Reading};
+use crate::process::{self, Signalled, Signals, State};
+use crate::session::Input;
+use crate::time::{Now, UnixNanos};
+
+/// Where E2B writes which sandbox this is; after a fork the file is right, and the variable of the same name is not.
+const SANDBOX_ID: &str = "/run/e2b/.E2B_SANDBOX_ID";
+
+/// The clocks, read in one place.
+#[derive(Debug)]
+pub(super) struct Clock {
+    started: Instant,
+    credit: CreditClock,
+    witnesses: Witnesses,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let started = Instant::now();
+        let witnesses = Witnesses::open();
+        let counters = witnesses.counters();
+        let credit = CreditClock::new(reading(started), counters);
+        Self {
+            started,
+            credit,
+            witnesses,
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.credit.at(self.started.elapsed())
+    }
+
+    /// When the budgets' time will be `uptime`, if nothing stops it.
+    pub(super) fn instant(&self, uptime: Duration) -> tokio::time::Instant {
+        tokio::time::Instant::now() + uptime.saturating_sub(self.now().uptime)
+    }
+
+    /// A look; `false` if something strange was seen and [`Self::explain`] is to say what.
+    fn look(&mut self) -> bool {
+        let reading = reading(self.started);
+        let is_strange = self.credit.is_strange(reading);
+        if !is_strange {
+            self.credit.advance(reading);
+        }
+        !is_strange
+    }
+
+    fn count(&mut self) {
+        self.credit.count(self.witnesses.counters());
+    }
+
+    fn explain(&mut self, continued: bool) -> Option<Pause> {
+        let clues = Clues {
+            counters: self.witnesses.counters(),
+            continued,
+            place: self.witnesses.place,
+        };
+        self.credit.explain(reading(self.started), &clues)
+    }
+}
+
+fn reading(started: Instant) -> Reading {
+    Reading {
+        monotonic: started.elapsed(),
+        real: UnixNanos::from(SystemTime::now()),
+    }
+}
+
+/// Which sandbox this is, as the sandbox itself says.
+pub(super) fn sandbox_id() -> Option<String> {
+    let text = fs::read_to_string(SANDBOX_ID).ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Who counts the time that we lost.
+#[derive(Debug)]
+struct Witnesses {
+    schedstat: Option<File>,
+    memory_pressure: Option<File>,
+    cgroup: Option<File>,
+    place: Place,
+}
+
+impl Witnesses {
+    fn open() -> Self {
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let cgroup = || {
+            let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+            File::open(own_cgroup(&groups, &mounts)?.join("cgroup.stat.local")).ok()
+        };
+        let place = if sandbox_id().is_some() {
+            Place::Sandbox
+        } else if in_freezer(&groups) {
+            Place::Freezer
+        } else {
+            Place::Anywhere
+        };
+        Self {
+            schedstat: File::open("/proc/thread-self/schedstat").ok(),
+            memory_pressure: File::open("/proc/pressure/memory").ok(),
+            cgroup: cgroup(),
+            place,
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let ask = |file: &Option<File>, find: fn(&str) -> Option<Duration>| {
+            let mut text = [0; 512];
+            let length = file.as_ref()?.read_at(&mut text, 0).ok()?;
+            find(std::str::from_utf8(text.get(..length)?).ok()?)
+        };
+        Counters {
+            runnable: ask(&self.schedstat, runnable),
+            memory_stall: ask(&self.memory_pressure, memory_stall),
+            frozen: ask(&self.cgroup, frozen),
+        }
+    }
+}
+
+/// `RAN WAITED SLICES`, in nanoseconds.
+fn runnable(schedstat: &str) -> Option<Duration> {
+    let mut fields = schedstat.split_ascii_whitespace();
+    let ran: u64 = fields.next()?.parse().ok()?;
+    let waited: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_nanos(ran.saturating_add(waited)))
+}
+
+/// `full avg10=… avg60=… avg300=… total=MICROSECONDS`
+fn memory_stall(pressure: &str) -> Option<Duration> {
+    let full = pressure.lines().find(|line| line.starts_with("full "))?;
+    let (_, total) = full.rsplit_once("total=")?;
+    Some(Duration::from_micros(total.trim().parse().ok()?))
+}
+
+/// `frozen_usec MICROSECONDS`
+fn frozen(stat: &str) -> Option<Duration> {
+    let line = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("frozen_usec "))?;
+    Some(Duration::from_micros(line.trim().parse().ok()?))
+}
+
+/// Our directory in the second version's tree: the `0::/PATH` of /proc/self/cgroup below the mount point of a cgroup2.
+fn own_cgroup(groups: &str, mounts: &str) -> Option<PathBuf> {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        if !kind.starts_with("cgroup2 ") {
+            return None;
+        }
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let below = Path::new(path).strip_prefix(root).ok()?;
+        Some(Path::new(point).join(below))
+    })
+}
+
+/// Whether somebody put us into a group of the first version's freezer.
+fn in_freezer(groups: &str) -> bool {
+    groups.lines().any(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let controllers = fields.next().unwrap_or_default();
+        controllers.split(',').any(|name| name == "freezer")
+            && fields.next().is_some_and(|path| path != "/")
+    })
+}
+
+impl Supervisor {
+    /// Looks at the clocks before anything is made of what just happened, and gives the signals that it had to take in
+    /// for that.
+    pub(super) async fn look_at_clocks(
+        &mut self,
+        happening: &Happening,
+        signals: &mut Signals,
+    ) -> Vec<Signalled> {
+        if matches!(happening, Happening::Beat) {
+            self.check_stopped();
+        }
+        if self.clock.look() {
+            if matches!(happening, Happening::Beat) {
+                self.clock.count();
+            }
+            return Vec::new();
+        }
+        // Whether a SIGCONT came, the runtime knows only after a look at its pipe.
+        tokio::task::yield_now().await;
+        let mut taken = Vec::new();
+        while let Some(signal) = pending(signals).await {
+            taken.push(signal);
+        }
+        let is_continue = |signal: &Signalled| *signal == Signalled::Forward(Signal::SIGCONT);
+        let continued = taken.iter().any(is_continue)
+            || matches!(happening, Happening::Signal(signal) if is_continue(signal));
+        if let Some(pause) = self.clock.explain(continued) {
+            self.take(Input::Paused(pause));
+            self.carry_out();
+        }
+        taken
+    }
+
+    /// Whoever is stopped gives no sign of life, and is not to blame for it.
+    fn check_stopped(&mut self) {
+        let state = self.agent.and_then(process::state);
+        if state == Some(State::Stopped) {
+            self.take(Input::AgentStopped);
+        }
+    }
+}
+
+/// A signal that has come already.
+async fn pending(signals: &mut Signals) -> Option<Signalled> {
+    let mut signal = pin!(signals.recv());
+    poll_fn(|context| {
+        Poll::Ready(match signal.as_mut().poll(context) {
+            Poll::Ready(signal) => Some(signal),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_counters_are_read_as_it_writes_them() {
+        let pressure = "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\n";
+        assert_eq!(memory_stall(pressure), Some(Duration::from_millis(1500)));
+        assert_eq!(memory_stall("some total=3\n"), None);
+        assert_eq!(
+            runnable("1000000 2000000 7\n"),
+            Some(Duration::from_millis(3))
+        );
+        assert_eq!(runnable("0\n"), None);
+        assert_eq!(
+            frozen("frozen_usec 4000000\n"),
+            Some(Duration::from_secs(4))
+        );
+        assert_eq!(frozen(""), None);
+    }
+
+    #[test]
+    fn our_cgroup_is_found_below_its_mount() {
+        let groups = "7:freezer:/\n1:name=systemd:/x\n0::/user/a\n";
+        let mount = |root: &str, point: &str| {
+            format!(
+                "30 24 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n31 24 0:27 {root} {point} rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
+            )
+        };
+        for (root, point, expected) in [
+            ("/", "/sys/fs/cgroup", Some("/sys/fs/cgroup/user/a")),
+            ("/user", "/cg", Some("/cg/a")),
+            ("/other", "/cg", None),
+        ] {
+            let found = own_cgroup(groups, &mount(root, point));
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{root}");
+        }
+        assert_eq!(own_cgroup("1:cpu:/\n", &mount("/", "/cg")), None);
+        assert!(!in_freezer(groups));
+        assert!(in_freezer("7:cpu,freezer:/jail\n0::/\n"));
+    }
+}
