@@ -40,6 +40,11 @@ impl Stamper {
         }
     }
 
+    /// From the next line on another trace; the numbers go on.
+    pub fn change_trace(&mut self, trace_id: TraceId) {
+        self.trace_id = trace_id.to_string();
+    }
+
     /// The number of the last line admitted.
     #[must_use]
     pub fn seq(&self) -> u64 {

@@ -18,7 +18,7 @@ use crate::echo::{Delivery, Echo};
 use crate::envelope::Stamper;
 use crate::journal::Journal;
 use crate::session::semconv::key;
-use crate::session::{Attribute, FinishedSpan, OpenedSpan, SpanStatus};
+use crate::session::{Attribute, FinishedSpan, Forked, OpenedSpan, SpanStatus};
 use crate::time::Now;
 
 /// A batch that has grown this large is committed before the chunk is done.
@@ -82,6 +82,21 @@ impl Transcript {
     #[must_use]
     pub fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()
+    }
+
+    /// Goes on as another run, in the directory of that name if it can be had.
+    ///
+    /// # Errors
+    ///
+    /// The error of rename(2). The journal then keeps its old name, and goes on.
+    pub fn fork(&mut self, now: Now, run_id: &str, forked: &Forked) -> std::io::Result<()> {
+        self.commit(now);
+        self.stamper.change_trace(forked.trace_id);
+        self.root = forked.root;
+        match &mut self.journal {
+            Some(journal) => journal.rename(run_id),
+            None => Ok(()),
+        }
     }
 
     /// The journal, as long as it gets every line.

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::supervised::{Finished, Running, Transcript, poll, python, sh, skipped};
+use crate::supervised::{Finished, Running, Transcript, python, sh, skipped};
 
 const INIT: &str =
     r#"{"type":"system","subtype":"init","session_id":"s","model":"claude-x","tools":[]}"#;
@@ -295,4 +295,96 @@ for n in range(12):
     let bash = Value::from("Bash");
     assert_eq!(told, [(&bash, 5), (&bash, 10)]);
     run.assert_sound();
+}
+
+/// A sandbox says who it is in a file that only its host writes; here the file is in a mount namespace of the run's own.
+#[test]
+fn a_sandbox_that_was_forked_goes_on_as_another_run() {
+    let lines = format!("echo '{INIT}'; {COUNTER}; echo '{RESULT}'");
+    let supervised = sh(&lines).env("E2B_SANDBOX_ID", "first");
+    let journal = supervised.directory().join("journal");
+    let enter = "mount -t tmpfs none /run && mkdir /run/e2b && echo first > /run/e2b/.E2B_SANDBOX_ID || exit 99; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "-m",
+            "sh",
+            "-c",
+            enter,
+            "sh",
+            env!("CARGO_BIN_EXE_sandtrace"),
+        ])
+        .args(["run", "--journal"])
+        .arg(journal)
+        .args(["--", "sh", "-c", &lines]);
+    let probe = Command::new("unshare")
+        .args(["-m", "mount", "-t", "tmpfs", "none", "/run"])
+        .output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        return skipped("no mount namespace to be had");
+    }
+    let run = supervised.start_as(command);
+    run.ready();
+    kill(pid(&run), Signal::SIGSTOP).unwrap();
+    fs::write(
+        format!("/proc/{}/root/run/e2b/.E2B_SANDBOX_ID", run.pid()),
+        "second\n",
+    )
+    .unwrap();
+    for_a_while(3);
+    kill(pid(&run), Signal::SIGCONT).unwrap();
+    let run = run.wait();
+    assert_eq!(run.code(), 0);
+    run.assert_sound();
+
+    let transcript = run.transcript();
+    let runs = transcript.all("sandtrace.run.started");
+    let [first, second] = runs[..] else {
+        panic!("{} runs", runs.len())
+    };
+    for id in ["run_id", "trace_id", "root_span_id"] {
+        assert_eq!(second["forked_from"][id], first[id], "{id}");
+        assert_ne!(second[id], first[id], "{id}");
+    }
+    assert_eq!(second["forked_from"]["sandbox_id"], "first");
+    assert_eq!(second["pid"], first["pid"]);
+    let directory = run.journal();
+    assert_eq!(
+        directory.file_name().unwrap().to_str(),
+        second["run_id"].as_str()
+    );
+    assert_eq!(second["journal"].as_str(), directory.to_str());
+    // It is told what happened before it is told what follows from it.
+    let kinds: Vec<_> = transcript.lines.iter().map(|line| line.kind()).collect();
+    let place = |kind| kinds.iter().rposition(|known| *known == kind).unwrap();
+    assert!(place("sandtrace.warning") < place("sandtrace.run.started"));
+
+    let spans = String::from_utf8(run.journal_file("traces.jsonl")).unwrap();
+    let requests: Vec<Value> = spans
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let last = requests.last().unwrap().to_string();
+    let trace = second["trace_id"].as_str().unwrap();
+    let old_root = first["root_span_id"].as_str().unwrap();
+    assert!(
+        last.contains(r#""second""#) && !last.contains(r#""first""#),
+        "the sandbox's id: {last}"
+    );
+    assert!(last.contains(second["run_id"].as_str().unwrap()), "{last}");
+    assert!(
+        last.contains(trace) && last.contains(old_root),
+        "no link: {last}"
+    );
+    let report = Command::new(env!("CARGO_BIN_EXE_sandtrace"))
+        .arg("report")
+        .arg(&directory)
+        .output()
+        .unwrap();
+    let report = String::from_utf8(report.stdout).unwrap();
+    assert!(
+        report.contains(second["run_id"].as_str().unwrap()),
+        "{report}"
+    );
+    assert_eq!(report.matches("agent.run").count(), 1, "{report}");
 }

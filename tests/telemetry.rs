@@ -71,6 +71,7 @@ fn span(name: impl Into<Cow<'static, str>>, text: &str) -> FinishedSpan {
         attributes: vec![("text".into(), text.to_owned().into())],
         events: Vec::new(),
         dropped_events: 0,
+        link: None,
     }
 }
 

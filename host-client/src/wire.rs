@@ -86,6 +86,22 @@ pub struct RunStarted {
     pub limits: Limits,
     /// What this sandbox allows the supervisor to do.
     pub abilities: Map<String, Value>,
+    /// The run that this one was copied from in flight. Only in a second line of this type: its sandbox was forked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkedFrom>,
+}
+
+/// A run that goes on elsewhere, in the sandbox that ours was copied from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkedFrom {
+    /// Its run id.
+    pub run_id: String,
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// Its span `agent.run`, to which the new one's is linked.
+    pub root_span_id: String,
+    /// Its sandbox.
+    pub sandbox_id: Option<String>,
 }
 
 /// Versions of the parts of a run.

@@ -138,6 +138,18 @@ impl Journal {
         &self.directory
     }
 
+    /// Moves the run's directory to the name of another run; the open files move with it.
+    ///
+    /// # Errors
+    ///
+    /// The error of rename(2); the directory keeps its name.
+    pub fn rename(&mut self, run_id: &str) -> io::Result<()> {
+        let directory = self.directory.with_file_name(run_id);
+        fs::rename(&self.directory, &directory)?;
+        self.directory = directory;
+        Ok(())
+    }
+
     /// A file for the exporter's span copies.
     ///
     /// # Errors

@@ -114,6 +114,13 @@ impl Loader {
         }
         match serde_json::from_str(line).map_err(|_| BadLine)? {
             Body::RunStarted(started) => {
+                // After a fork it is another run, whose open spans are told anew.
+                if started.forked_from.is_some() {
+                    self.run.trace_id = Some(started.trace_id.clone());
+                    self.run.spans.clear();
+                    self.index.clear();
+                    self.run.started = None;
+                }
                 self.run.started.get_or_insert(*started);
             }
             Body::SpanStarted(started) => self.started(*started)?,
@@ -179,7 +186,11 @@ impl Loader {
     }
 
     fn trace(&mut self, line: &str) -> Result<(), BadLine> {
+        let forked = (self.run.started.as_ref()).is_some_and(|run| run.forked_from.is_some());
         for (trace_id, span) in traces::spans(line)? {
+            if forked && self.run.trace_id.as_ref() != Some(&trace_id) {
+                continue;
+            }
             self.run.trace_id.get_or_insert(trace_id);
             self.insert(span);
         }

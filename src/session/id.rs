@@ -17,6 +17,8 @@ pub enum SpanKey {
     Approval,
     Compact,
     Hook,
+    /// A span of a run that was forked; the key is the id that it has without the fork.
+    Fork,
 }
 
 impl SpanKey {
@@ -30,6 +32,7 @@ impl SpanKey {
             Self::Approval => "approval",
             Self::Compact => "compact",
             Self::Hook => "hook",
+            Self::Fork => "fork",
         }
     }
 }
@@ -53,6 +56,12 @@ pub fn span_id(run_id: &str, kind: SpanKey, key: &[&str]) -> SpanId {
         bytes[7] = 1;
     }
     SpanId::from_bytes(bytes)
+}
+
+/// The id of a span in a run that was forked, by the id that it has or would have had in the first run.
+#[must_use]
+pub fn forked_span_id(run_id: &str, first: SpanId) -> SpanId {
+    span_id(run_id, SpanKey::Fork, &[&first.to_string()])
 }
 
 /// The trace id of a run that no caller gave one.

@@ -99,8 +99,8 @@ impl Life {
     }
 
     fn stall_after(&self) -> Duration {
-        let half = self.idle_timeout.map_or(STALL_AFTER, |timeout| timeout / 2);
-        half.min(STALL_AFTER)
+        let half = |timeout| Duration::from_millis(whole_millis(timeout) / 2);
+        self.idle_timeout.map_or(STALL_AFTER, half).min(STALL_AFTER)
     }
 
     fn stalls_at(&self) -> Option<Duration> {

@@ -17,6 +17,7 @@ mod chats;
 mod ending;
 mod exception;
 pub mod failure;
+mod fork;
 pub mod id;
 mod lane;
 mod ledger;
@@ -44,12 +45,13 @@ use sandtrace_client::wire::{AgentExited, Counts, Exit, Phases, ResourcePeaks};
 use serde_json::{Map, Value as Json};
 
 pub use self::failure::{Intent, SpawnFailure};
+pub use self::fork::Forked;
 pub use self::life::Pause;
 pub use self::memory::MemoryReading;
 pub use self::network::{
     Probe, ProbeOutcome, ProbePolicy, Probed, Route, SocketOwner, Trouble, TroubledSocket,
 };
-pub use self::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus, TraceContext};
+pub use self::span::{Attribute, FinishedSpan, SpanEvent, SpanLink, SpanStatus, TraceContext};
 pub use self::stop::SurvivorPolicy;
 pub use self::tree::{OpenedSpan, SpanChanges};
 
@@ -378,7 +380,7 @@ impl Session {
     /// The run's own span.
     #[must_use]
     pub fn root(&self) -> SpanId {
-        self.root
+        self.tree.told(self.root)
     }
 
     /// Takes one input.
@@ -452,6 +454,7 @@ impl Session {
             }
         }
         effects.actions.append(&mut self.pending);
+        effects.line_span = effects.line_span.map(|span| self.tree.told(span));
         self.over |= self.stop.take_ended();
         if self.over && self.verdict.is_none() && self.is_evidence_in(now, &mut effects.actions) {
             self.finish(now, effects);

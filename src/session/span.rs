@@ -45,6 +45,13 @@ pub struct TraceContext {
     pub trace_state: String,
 }
 
+/// A span of another trace that a span has to do with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanLink {
+    pub trace_id: TraceId,
+    pub span_id: SpanId,
+}
+
 /// A span that is over.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedSpan {
@@ -63,4 +70,6 @@ pub struct FinishedSpan {
     pub events: Vec<SpanEvent>,
     /// Events beyond the limit of the OpenTelemetry SDK.
     pub dropped_events: u32,
+    /// Where a forked run comes from.
+    pub link: Option<SpanLink>,
 }

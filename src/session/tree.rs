@@ -9,8 +9,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use opentelemetry::trace::{SpanId, SpanKind};
 use opentelemetry::{Key, Value};
 
+use super::id::forked_span_id;
 use super::semconv::{key, value};
-use super::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus, TraceContext};
+use super::span::{Attribute, FinishedSpan, SpanEvent, SpanLink, SpanStatus, TraceContext};
 use crate::time::UnixNanos;
 
 /// How many closed span ids are remembered, so that a late line cannot open one of them again.
@@ -130,6 +131,8 @@ pub struct SpanChanges {
 #[derive(Debug)]
 pub(super) struct SpanTree {
     context: TraceContext,
+    /// The run id that the sandbox's fork got, and the root of the trace before.
+    fork: Option<(String, SpanLink)>,
     root: SpanId,
     open: HashMap<SpanId, OpenSpan>,
     closed: HashSet<SpanId>,
@@ -143,6 +146,7 @@ impl SpanTree {
     pub(super) fn new(context: TraceContext, root: SpanId, common: Vec<Attribute>) -> Self {
         Self {
             context,
+            fork: None,
             root,
             open: HashMap::new(),
             closed: HashSet::new(),
@@ -225,10 +229,75 @@ impl SpanTree {
         Some(self.open.entry(draft.span_id).or_insert(span))
     }
 
+    /// The id by which the world knows a span. In here a span keeps its id for good, whatever becomes of the run's.
+    pub(super) fn told(&self, id: SpanId) -> SpanId {
+        match &self.fork {
+            Some((run_id, _)) => forked_span_id(run_id, id),
+            None => id,
+        }
+    }
+
+    fn told_parent(&self, span: &OpenSpan) -> Option<SpanId> {
+        if span.span_id == self.root {
+            self.context.parent_span_id
+        } else {
+            Some(self.told(span.parent_span_id))
+        }
+    }
+
+    /// Moves into the trace of a fork. The open spans of the old trace are its original's to close; here they open anew,
+    /// parents first, with what is known of them but their past.
+    pub(super) fn fork(
+        &mut self,
+        run_id: &str,
+        context: TraceContext,
+        now: UnixNanos,
+        changes: &mut SpanChanges,
+    ) {
+        let link = SpanLink {
+            trace_id: self.context.trace_id,
+            span_id: self.told(self.root),
+        };
+        self.context = context;
+        self.fork = Some((run_id.to_owned(), link));
+        // What runs in the background may have outlived its parent, which the new trace never had.
+        let mut orphans: Vec<_> = self
+            .open
+            .values()
+            .filter(|span| span.span_id != self.root)
+            .filter(|span| !self.open.contains_key(&span.parent_span_id))
+            .map(|span| span.span_id)
+            .collect();
+        orphans.sort_by_key(|id| id.to_bytes());
+        for id in &orphans {
+            if let Some(span) = self.open.get_mut(id) {
+                span.parent_span_id = self.root;
+            }
+        }
+        let mut order = vec![self.root];
+        let mut next = 0;
+        while let Some(id) = order.get(next) {
+            order.extend(self.children_of(*id));
+            next += 1;
+        }
+        for id in order {
+            let Some(span) = self.open.get_mut(&id) else {
+                continue;
+            };
+            span.start = now;
+            span.children_end = now;
+            span.events.clear();
+            span.dropped_events = 0;
+            if let Some(span) = self.open.get(&id) {
+                changes.opened.push(self.announce(span));
+            }
+        }
+    }
+
     fn announce(&self, span: &OpenSpan) -> OpenedSpan {
         OpenedSpan {
-            span_id: span.span_id,
-            parent_span_id: (span.parent_span_id != SpanId::INVALID).then_some(span.parent_span_id),
+            span_id: self.told(span.span_id),
+            parent_span_id: self.told_parent(span),
             name: span.name.clone(),
             kind: span.kind.clone(),
             start: span.start,
@@ -292,8 +361,8 @@ impl SpanTree {
         let is_root = id == self.root;
         changes.closed.push(FinishedSpan {
             trace_id: self.context.trace_id,
-            span_id: id,
-            parent_span_id: (span.parent_span_id != SpanId::INVALID).then_some(span.parent_span_id),
+            span_id: self.told(id),
+            parent_span_id: self.told_parent(&span),
             parent_is_remote: is_root && self.context.parent_span_id.is_some(),
             name: span.name,
             kind: span.kind,
@@ -303,6 +372,11 @@ impl SpanTree {
             attributes: span.attributes,
             events: span.events,
             dropped_events: span.dropped_events,
+            link: self
+                .fork
+                .as_ref()
+                .filter(|_| is_root)
+                .map(|(_, link)| *link),
         });
     }
 

@@ -210,6 +210,7 @@ impl Supervisor {
         if let Some(pause) = self.clock.explain(continued) {
             self.take(Input::Paused(pause));
             self.carry_out();
+            self.check_identity();
         }
         taken
     }

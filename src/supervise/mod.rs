@@ -9,6 +9,7 @@
 
 mod clock;
 mod ending;
+mod fork;
 mod network;
 mod prepare;
 mod processes;
@@ -24,8 +25,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use sandtrace_client::wire::{
-    AgentExited, Body, Heartbeat, Limits, Resources, RunFinished, RunStarted, Stream, Survivor,
-    Versions, WIRE_VERSION,
+    AgentExited, Body, Heartbeat, Resources, RunFinished, RunStarted, Stream, Survivor,
 };
 use serde_json::Map;
 use tokio::sync::mpsc;
@@ -34,19 +34,19 @@ use self::clock::Clock;
 use self::network::NetworkWatch;
 use self::prepare::{Prepared, executable_name, system};
 use self::streams::{last_words, read};
-use crate::agent::{Lines, MAX_LINE};
-use crate::cli::{EchoMode, RunConfig};
+use crate::agent::Lines;
+use crate::cli::{EchoMode, RunConfig, Settings};
 use crate::clock::TICK;
 use crate::echo::{Delivery, Echo};
-use crate::journal::{self, RunState};
+use crate::journal::RunState;
 use crate::process::{
-    Abilities, Group, Launched, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
+    Group, Launched, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
     Tree, become_subreaper, launch, unblock_signals,
 };
 use crate::resources::sampler::Pace;
 use crate::resources::{Finding, Occasion, ReapedCpu, Sampler, TreeWatch};
 use crate::session::semconv::span as span_name;
-use crate::session::{Action, Effects, Input, Session, SpawnFailure, TraceContext};
+use crate::session::{Action, Effects, Input, Session, SpawnFailure};
 use crate::telemetry::Telemetry;
 use crate::time::Now;
 use crate::transcript::Transcript;
@@ -143,10 +143,22 @@ pub async fn supervise(
     let export_trouble = telemetry.trouble().map(str::to_owned);
 
     let trace_id = prepared.context.trace_id;
+    let first_line = prepare::run_started(
+        &config,
+        &prepared.run_id,
+        &prepared.context,
+        root,
+        prepared.journal.as_ref(),
+        agent,
+        &abilities,
+    );
     let mut supervisor = Supervisor {
         clock,
         session,
         effects,
+        started: first_line,
+        sandbox_id: clock::sandbox_id(),
+        settings: config.settings.clone(),
         transcript: Transcript::new(trace_id, root, prepared.journal, echo, config.echo),
         telemetry: Some(telemetry),
         stderr,
@@ -170,13 +182,7 @@ pub async fn supervise(
         state: prepare::run_state(&prepared.run_id, trace_id, started),
         held: Vec::new(),
     };
-    supervisor.announce(
-        &config,
-        &prepared.run_id,
-        &prepared.context,
-        agent,
-        &abilities,
-    );
+    supervisor.announce();
     for (code, message) in &prepared.warnings {
         supervisor.warn(code, message);
     }
@@ -193,6 +199,8 @@ pub async fn supervise(
         }
         Err(error) => Some(supervisor.not_spawned(&config, error)),
     };
+    // A fork has changed it.
+    let run_id = supervisor.state.run_id.clone();
     let (finished, delivery, journal) = supervisor
         .finish(config.flush_timeout, &mut signals)
         .await?;
@@ -202,7 +210,7 @@ pub async fn supervise(
         .map_or(125, |exit| exit.reported_code);
     Ok(Ended {
         code,
-        run_id: prepared.run_id,
+        run_id,
         spawn_error,
         finished,
         delivery,
@@ -243,56 +251,32 @@ struct Supervisor {
     last_resources: Option<Duration>,
     network: NetworkWatch,
     state: RunState,
+    /// The first line's data, which changes when the sandbox is forked.
+    started: RunStarted,
+    /// What the sandbox said that it is.
+    sandbox_id: Option<String>,
+    settings: Settings,
     /// Pipes that somebody besides the agent holds, kept until we leave.
     held: Vec<Pipe>,
 }
 
 impl Supervisor {
     /// The first lines: who we are, and the run's span.
-    fn announce(
-        &mut self,
-        config: &RunConfig,
-        run_id: &str,
-        context: &TraceContext,
-        agent: Option<Pid>,
-        abilities: &Abilities,
-    ) {
+    fn announce(&mut self) {
         let now = self.clock.now();
-        let pid = agent.and_then(|pid| u32::try_from(pid.as_raw()).ok());
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let started = RunStarted {
-            wire: WIRE_VERSION,
-            run_id: run_id.to_owned(),
-            pid,
-            executable: executable_name(&config.command),
-            trace_id: context.trace_id.to_string(),
-            root_span_id: self.session.root().to_string(),
-            parent_span_id: context.parent_span_id.map(|id| id.to_string()),
-            versions: Versions {
-                sandtrace: env!("CARGO_PKG_VERSION").to_owned(),
-            },
-            journal: self
-                .transcript
-                .journal()
-                .map(|journal| journal.directory().display().to_string()),
-            limits: Limits {
-                line_bytes: MAX_LINE as u64,
-                deadline_ms: config.deadline.map(millis),
-                idle_timeout_ms: config.idle_timeout.map(millis),
-                grace_ms: millis(config.grace),
-                flush_timeout_ms: millis(config.flush_timeout),
-                journal_bytes: journal::CAP_BYTES,
-            },
-            abilities: abilities.to_map(),
-        };
-        self.transcript
-            .body(now, None, &Body::RunStarted(Box::new(started)));
+        let started = Body::RunStarted(Box::new(self.started.clone()));
+        self.transcript.body(now, None, &started);
         for span in std::mem::take(&mut self.effects.spans.opened) {
             self.transcript.opened(now, &span);
         }
         self.transcript.commit(now);
-        self.state.agent_pid = pid;
+        self.state.agent_pid = self.started.pid;
         self.write_state();
+    }
+
+    fn journal_directory(&self) -> Option<String> {
+        let journal = self.transcript.journal();
+        journal.map(|journal| journal.directory().display().to_string())
     }
 
     fn write_state(&mut self) {

@@ -3,13 +3,17 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use nix::unistd::Pid;
 use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry::{Key, Value};
+use sandtrace_client::wire::{Limits, RunStarted, Versions, WIRE_VERSION};
 
-use crate::cli::{Journal as JournalPlace, RunConfig, homeless_journal};
+use crate::agent::MAX_LINE;
+use crate::cli::{Journal as JournalPlace, RunConfig, Settings, homeless_journal};
 use crate::journal::{self, Journal, JournalError, RunState, Status, TRACES_CAP_BYTES};
-use crate::process::{Command, own_start_ticks};
+use crate::process::{Abilities, Command, own_start_ticks};
 use crate::session::{SessionConfig, TraceContext, id};
 use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
@@ -92,7 +96,7 @@ impl Prepared {
         );
         let mut telemetry = TelemetryConfig {
             destinations: wanted.destinations,
-            resource: resource::attributes(&lookup, &read_text, &host(), &run_id)?,
+            resource: resource_of(&config.settings, &run_id)?,
             batching: telemetry::batching(&lookup)?,
             traces_file: None,
             traces_file_cap: TRACES_CAP_BYTES,
@@ -261,6 +265,28 @@ pub fn resumes(command: &[OsString]) -> bool {
     })
 }
 
+/// The resource of a run.
+fn resource_of(
+    settings: &Settings,
+    run_id: &str,
+) -> Result<Vec<(Key, Value)>, resource::ResourceError> {
+    let lookup = |name: &str| settings.get(name).map(str::to_owned);
+    resource::attributes(&lookup, &read_text, &host(), run_id)
+}
+
+/// As [`resource_of`], where the sandbox's variables speak of the sandbox that this one was copied from.
+pub(super) fn forked_resource_of(
+    settings: &Settings,
+    run_id: &str,
+) -> Result<Vec<(Key, Value)>, resource::ResourceError> {
+    let lookup = |name: &str| {
+        let is_stale = name == "E2B_SANDBOX_ID";
+        let value = settings.get(name).filter(|_| !is_stale);
+        value.map(str::to_owned)
+    };
+    resource::attributes(&lookup, &read_text, &host(), run_id)
+}
+
 fn host() -> Host {
     let name = nix::unistd::gethostname()
         .ok()
@@ -274,6 +300,42 @@ fn host() -> Host {
 /// A small file's text, for the ids that E2B keeps under `/run/e2b`.
 fn read_text(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
+}
+
+/// The data of the first line.
+pub(super) fn run_started(
+    config: &RunConfig,
+    run_id: &str,
+    context: &TraceContext,
+    root: SpanId,
+    journal: Option<&Journal>,
+    agent: Option<Pid>,
+    abilities: &Abilities,
+) -> RunStarted {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    RunStarted {
+        wire: WIRE_VERSION,
+        run_id: run_id.to_owned(),
+        pid: agent.and_then(|pid| u32::try_from(pid.as_raw()).ok()),
+        executable: executable_name(&config.command),
+        trace_id: context.trace_id.to_string(),
+        root_span_id: root.to_string(),
+        parent_span_id: context.parent_span_id.map(|id| id.to_string()),
+        versions: Versions {
+            sandtrace: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        journal: journal.map(|journal| journal.directory().display().to_string()),
+        limits: Limits {
+            line_bytes: MAX_LINE as u64,
+            deadline_ms: config.deadline.map(millis),
+            idle_timeout_ms: config.idle_timeout.map(millis),
+            grace_ms: millis(config.grace),
+            flush_timeout_ms: millis(config.flush_timeout),
+            journal_bytes: journal::CAP_BYTES,
+        },
+        abilities: abilities.to_map(),
+        forked_from: None,
+    }
 }
 
 pub(super) fn run_state(run_id: &str, trace_id: TraceId, started: UnixNanos) -> RunState {

@@ -18,11 +18,19 @@ use super::export::poll_once;
 /// The most bytes of spans that wait to be printed.
 const CONSOLE_BYTES: usize = 8 << 20;
 
+/// What the thread is to do.
+#[derive(Debug)]
+enum Print {
+    Spans(Vec<SpanData>, OwnedSemaphorePermit),
+    /// From here on spans come from somebody else.
+    Identify(Box<Resource>),
+}
+
 /// The way to the console's thread.
 #[derive(Debug)]
 pub(super) struct Console {
     /// Bounded by `room`: each batch carries its permit.
-    batches: mpsc::Sender<(Vec<SpanData>, OwnedSemaphorePermit)>,
+    batches: mpsc::Sender<Print>,
     room: Arc<Semaphore>,
     done: oneshot::Receiver<()>,
     counts: Arc<Counts>,
@@ -30,7 +38,7 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) fn start(resource: &Resource, counts: Arc<Counts>) -> io::Result<Self> {
-        let (batches, received) = mpsc::channel::<(Vec<SpanData>, OwnedSemaphorePermit)>();
+        let (batches, received) = mpsc::channel::<Print>();
         let (alive, done) = oneshot::channel();
         let mut exporter = opentelemetry_stdout::SpanExporter::default();
         exporter.set_resource(resource);
@@ -40,7 +48,14 @@ impl Console {
             .spawn(move || {
                 // Dropped when the thread ends, which is what `done` waits for.
                 let _alive: oneshot::Sender<()> = alive;
-                for (spans, permit) in received {
+                for print in received {
+                    let (spans, permit) = match print {
+                        Print::Spans(spans, permit) => (spans, permit),
+                        Print::Identify(resource) => {
+                            exporter.set_resource(&resource);
+                            continue;
+                        }
+                    };
                     let count = spans.len() as u64;
                     match poll_once(|| exporter.export(spans)) {
                         Ok(()) => printed.exported(count),
@@ -63,9 +78,17 @@ impl Console {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(weight) else {
             return self.counts.dropped(count, "the console does not keep up");
         };
-        if self.batches.send((spans, permit)).is_err() {
+        if self.batches.send(Print::Spans(spans, permit)).is_err() {
             self.counts.dropped(count, "the console is gone");
         }
+    }
+
+    /// Says from now on that the spans are somebody else's.
+    pub(super) fn identify(&self, resource: Resource) {
+        // If the thread is gone, nobody prints anything any more.
+        self.batches
+            .send(Print::Identify(Box::new(resource)))
+            .unwrap_or_default();
     }
 
     /// Waits until everything is printed.

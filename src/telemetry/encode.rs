@@ -63,6 +63,11 @@ impl Encoder {
         Ok(Self { exporter, captured })
     }
 
+    /// Says from now on that the spans are somebody else's.
+    pub(super) fn identify(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+
     /// The request's body. Nothing in the exporter waits, so one poll is all it takes.
     pub(super) fn encode(&self, spans: Vec<SpanData>) -> Result<Bytes, EncodeError> {
         let export = pin!(self.exporter.export(spans));

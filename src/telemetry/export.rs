@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use opentelemetry_sdk::Resource;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -30,6 +31,8 @@ pub(super) enum Message {
     Span(Box<FinishedSpan>, OwnedSemaphorePermit),
     /// Do not wait for the batch to fill.
     Flush,
+    /// From here on spans come from somebody else.
+    Identify(Resource),
     /// Send the last batch, drain until the deadline, and answer.
     Shutdown {
         deadline: Instant,
@@ -113,6 +116,10 @@ impl Export {
             match message {
                 Some(Message::Span(span, permit)) => self.admit(&mut batch, *span, permit),
                 Some(Message::Flush) => self.emit(&mut batch),
+                Some(Message::Identify(resource)) => {
+                    self.emit(&mut batch);
+                    self.identify(&resource);
+                }
                 Some(Message::Shutdown { deadline, done }) => break (deadline, done),
                 None => return,
             }
@@ -157,6 +164,16 @@ impl Export {
                 Sink::File(file) => file.write(data(&batch.spans)),
                 Sink::Console(console) => console.print(data(&batch.spans), batch.weight),
                 Sink::Otlp(otlp) => otlp.send(batch.spans.clone(), &self.trace),
+            }
+        }
+    }
+
+    fn identify(&mut self, resource: &Resource) {
+        for sink in &mut self.sinks {
+            match sink {
+                Sink::File(file) => file.identify(resource),
+                Sink::Console(console) => console.identify(resource.clone()),
+                Sink::Otlp(otlp) => otlp.encoder.identify(resource),
             }
         }
     }

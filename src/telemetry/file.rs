@@ -50,6 +50,11 @@ impl TracesFile {
         }
     }
 
+    /// Says from now on that the spans are somebody else's.
+    pub(super) fn identify(&mut self, resource: &Resource) {
+        self.resource = resource.into();
+    }
+
     pub(super) fn write(&mut self, spans: Vec<SpanData>) {
         let count = spans.len() as u64;
         match self.write_line(spans) {

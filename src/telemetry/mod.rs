@@ -128,10 +128,7 @@ pub struct Telemetry {
 impl Telemetry {
     /// Starts the export thread. Where no thread is to be had, the run goes on without export: see [`Self::trouble`].
     pub fn start(config: TelemetryConfig) -> Result<Self, TelemetryError> {
-        let attributes = config.resource.into_iter();
-        let resource = Resource::builder_empty()
-            .with_attributes(attributes.map(|(key, value)| KeyValue::new(key, value)))
-            .build();
+        let resource = resource_of(config.resource);
         let (draining, watch_draining) = watch::channel(false);
         let mut ledger = Ledger::default();
         let mut trouble = None;
@@ -243,6 +240,14 @@ impl Telemetry {
         }
     }
 
+    /// Spans recorded from here on come from another resource: the sandbox was forked.
+    pub fn identify(&self, resource: Vec<(Key, Value)>) {
+        // If the thread is gone, nothing is exported any more.
+        self.messages
+            .send(Message::Identify(resource_of(resource)))
+            .unwrap_or_default();
+    }
+
     /// Exports what is finished now, without waiting for a batch to fill.
     pub fn flush_soon(&self) {
         // If the thread is gone, there is nothing to flush.
@@ -289,6 +294,13 @@ impl Telemetry {
             }
         }
     }
+}
+
+fn resource_of(attributes: Vec<(Key, Value)>) -> Resource {
+    let attributes = attributes.into_iter();
+    Resource::builder_empty()
+        .with_attributes(attributes.map(|(key, value)| KeyValue::new(key, value)))
+        .build()
 }
 
 fn no_thread(error: &io::Error) -> String {

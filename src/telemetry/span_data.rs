@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use opentelemetry::trace::{Event, SpanContext, SpanId, Status, TraceFlags, TraceState};
+use opentelemetry::trace::{Event, Link, SpanContext, SpanId, Status, TraceFlags, TraceState};
 use opentelemetry::{Array, InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
@@ -26,6 +26,17 @@ pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
     let mut events = SpanEvents::default();
     events.dropped_count = span.dropped_events;
     events.events = span.events.into_iter().map(event).collect();
+    let mut links = SpanLinks::default();
+    links.links.extend(span.link.map(|link| {
+        let context = SpanContext::new(
+            link.trace_id,
+            link.span_id,
+            trace.flags,
+            true,
+            TraceState::default(),
+        );
+        Link::with_context(context)
+    }));
     SpanData {
         span_context: SpanContext::new(
             span.trace_id,
@@ -44,7 +55,7 @@ pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
         attributes: key_values(span.attributes),
         dropped_attributes_count: 0,
         events,
-        links: SpanLinks::default(),
+        links,
         status: match span.status {
             SpanStatus::Unset => Status::Unset,
             SpanStatus::Ok => Status::Ok,
@@ -140,6 +151,7 @@ mod tests {
                 attributes,
             }],
             dropped_events: 3,
+            link: None,
         }
     }
 

@@ -105,8 +105,10 @@ impl Transcript {
         line
     }
 
+    /// The first line's data; after a fork, that of the run which it became.
     pub(crate) fn started(&self) -> &Value {
-        &self.line("sandtrace.run.started").json["data"]
+        let runs = self.all("sandtrace.run.started");
+        runs.last().expect("no sandtrace.run.started")
     }
 
     pub(crate) fn finished(&self) -> &Value {
@@ -205,7 +207,9 @@ impl Transcript {
             return problems;
         }
         for kind in ["run.started", "agent.exited", "run.finished"] {
-            let count = self.all(&format!("sandtrace.{kind}")).len();
+            let lines = self.all(&format!("sandtrace.{kind}"));
+            let is_fork = |data: &&&Value| !data["forked_from"].is_null();
+            let count = lines.len() - lines.iter().filter(is_fork).count();
             if count != 1 {
                 problems.push(format!("{count} lines {kind}"));
             }
@@ -237,12 +241,17 @@ struct Spans<'a> {
 impl Spans<'_> {
     fn check(transcript: &Transcript, problems: &mut Vec<String>) {
         let mut spans = Spans {
-            started: transcript.started(),
+            started: transcript.all("sandtrace.run.started")[0],
             known: BTreeMap::new(),
         };
         for line in &transcript.lines {
             let before = problems.len();
             match line.kind() {
+                // What was open then is for the original to close.
+                "sandtrace.run.started" => {
+                    spans.started = &line.json["data"];
+                    spans.known.clear();
+                }
                 "sandtrace.span.started" => spans.open(line, problems),
                 "sandtrace.span.ended" => spans.close(line, problems),
                 _ => {}

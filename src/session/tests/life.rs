@@ -190,7 +190,7 @@ fn a_network_failure_after_a_pause_recalls_it() {
 
 #[test]
 fn a_loop_is_told_after_5_10_20_and_40_calls_of_its_lane() {
-    let mut loops = super::super::life::Loops::default();
+    let mut loops = Loops::default();
     let mut told = Vec::new();
     for n in 0..50 {
         told.extend(loops.called(None, "Bash", "{}"));
@@ -210,4 +210,87 @@ fn a_loop_is_told_after_5_10_20_and_40_calls_of_its_lane() {
         assert_eq!(loops.called(None, "Bash", "{}"), None);
     }
     assert_eq!(loops.called(None, "Bash", "{}"), Some(5));
+}
+
+/// The original closes its spans; the copy has them all anew, in a trace that is linked to the old one.
+#[test]
+fn a_fork_carries_what_is_open_into_a_trace_of_its_own() {
+    let mut replay = in_turn(None);
+    let call = |n| {
+        format!(
+            r#"{{"type":"assistant","message":{{"id":"m{n}","role":"assistant","model":"claude-x","content":[{{"type":"tool_use","id":"t{n}","name":"Bash","input":{{}}}}]}},"parent_tool_use_id":null,"session_id":"s"}}"#
+        )
+    };
+    let answer = |n| {
+        format!(
+            r#"{{"type":"user","message":{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t{n}","content":"ok"}}]}},"session_id":"s"}}"#
+        )
+    };
+    replay.line(20, &call(1));
+    replay.line(30, &answer(1));
+    replay.line(40, &call(2));
+    let old_root = replay.session.root();
+    let old: Vec<_> = replay.opened.drain(..).map(|span| span.span_id).collect();
+    let closed_before = replay.closed.len();
+
+    let forked = replay.session.fork(at(50), "run-2", &mut replay.effects);
+    replay.collect();
+    assert_eq!(forked.from_root, old_root);
+    assert_eq!(forked.from_trace_id, TraceId::from_bytes([7; 16]));
+    assert_eq!(forked.trace_id, id::trace_id("run-2"));
+    assert_eq!(forked.root, replay.session.root());
+    let names: Vec<_> = replay
+        .opened
+        .iter()
+        .map(|span| span.name.as_ref())
+        .collect();
+    assert_eq!(names[..2], ["agent.run", "invoke_agent claude"]);
+    assert!(names.contains(&"execute_tool Bash"), "{names:?}");
+    assert_eq!(replay.opened[0].parent_span_id, None);
+
+    replay.line(60, &answer(2));
+    assert_eq!(
+        replay.line_span,
+        replay
+            .opened
+            .iter()
+            .find(|span| span.name == "execute_tool Bash")
+            .map(|span| span.span_id)
+    );
+    // A straggler of what was over before the fork opens nothing.
+    replay.line(65, &call(1));
+    replay.line(70, &call(3));
+    replay.line(80, &answer(3));
+    replay.exit(90, Termination::Exited(0));
+    let new = replay.closed.split_off(closed_before);
+    assert_eq!(new.len(), replay.opened.len());
+    for span in &new {
+        assert_eq!(span.trace_id, forked.trace_id, "{}", span.name);
+        assert!(!old.contains(&span.span_id), "{} has its old id", span.name);
+        assert!(
+            span.start >= at(50).wall,
+            "{} began before the fork",
+            span.name
+        );
+        let parent = span.parent_span_id;
+        assert!(
+            parent.is_none_or(|id| new.iter().any(|span| span.span_id == id)),
+            "{}",
+            span.name
+        );
+        assert_eq!(attribute(span, key::RUN_ID), Some(&Value::from("run-2")));
+        let link = (span.name == "agent.run").then_some(SpanLink {
+            trace_id: forked.from_trace_id,
+            span_id: old_root,
+        });
+        assert_eq!(span.link, link, "{}", span.name);
+    }
+    let tools = new
+        .iter()
+        .filter(|span| span.name == "execute_tool Bash")
+        .count();
+    assert_eq!(tools, 2);
+    for span in &replay.closed {
+        assert_eq!(span.trace_id, forked.from_trace_id);
+    }
 }
