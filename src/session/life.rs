@@ -150,7 +150,7 @@ impl Loops {
             *repeated = Repeated { call, times: 1 };
         }
         let times = repeated.times;
-        let is_told = times % LOOP_AT == 0 && (times / LOOP_AT).is_power_of_two();
+        let is_told = times.is_multiple_of(LOOP_AT) && (times / LOOP_AT).is_power_of_two();
         is_told.then_some(times)
     }
 
@@ -189,7 +189,7 @@ impl Session {
 
     /// Tells a silence, once.
     pub(super) fn check_stall(&mut self, now: Now, effects: &mut Effects) {
-        if !self.stall_deadline().is_some_and(|at| now.uptime >= at) {
+        if self.stall_deadline().is_none_or(|at| now.uptime < at) {
             return;
         }
         let since = self.life.last();

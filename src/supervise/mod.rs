@@ -496,7 +496,7 @@ impl Supervisor {
 
     fn beat(&mut self) {
         self.beats = self.beats.wrapping_add(1);
-        if self.beats % BEAT_TICKS != 0 {
+        if !self.beats.is_multiple_of(BEAT_TICKS) {
             return;
         }
         self.reap();

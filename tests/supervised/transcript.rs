@@ -108,7 +108,7 @@ impl Transcript {
     /// The first line's data; after a fork, that of the run which it became.
     pub(crate) fn started(&self) -> &Value {
         let runs = self.all("sandtrace.run.started");
-        runs.last().expect("no sandtrace.run.started")
+        runs.last().unwrap_or_else(|| panic!("no run.started"))
     }
 
     pub(crate) fn finished(&self) -> &Value {
