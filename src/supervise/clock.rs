@@ -32,14 +32,17 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn start() -> Self {
         let started = Instant::now();
-        let witnesses = Witnesses::open();
-        let counters = witnesses.counters();
-        let credit = CreditClock::new(reading(started), counters);
         Self {
             started,
-            credit,
-            witnesses,
+            credit: CreditClock::new(reading(started), Counters::default()),
+            witnesses: Witnesses::default(),
         }
+    }
+
+    /// Looks for whoever counts lost time, for which the agent's start does not wait.
+    pub(super) fn find_witnesses(&mut self) {
+        self.witnesses = Witnesses::open();
+        self.count();
     }
 
     pub(super) fn now(&self) -> Now {
@@ -89,7 +92,7 @@ pub(super) fn sandbox_id() -> Option<String> {
 }
 
 /// Who counts the time that we lost.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Witnesses {
     schedstat: Option<File>,
     memory_pressure: Option<File>,

@@ -334,6 +334,7 @@ impl Supervisor {
             stderr,
             ..
         } = spawned;
+        self.clock.find_witnesses();
         self.agent = Some(pid);
         self.group = group;
         self.take(Input::Spawned {
