@@ -40,8 +40,8 @@ use crate::clock::TICK;
 use crate::echo::{Delivery, Echo};
 use crate::journal::RunState;
 use crate::process::{
-    Group, Launched, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr,
-    Tree, become_subreaper, launch, unblock_signals,
+    Group, Launched, Pipe, Protection, Signalled, Signals, SpawnError, Spawned, Stderr, Tree,
+    become_subreaper, launch, unblock_signals,
 };
 use crate::resources::sampler::Pace;
 use crate::resources::{Finding, Occasion, ReapedCpu, Sampler, TreeWatch};
