@@ -48,6 +48,7 @@ fn pause(seconds: u64) -> Pause {
 fn sample(replay: &mut Replay, millis: u64, cpu_millis: u64) {
     let sample = Sample {
         tree: Some(TreeSample {
+            ticks: millis / 10,
             cpu: Duration::from_millis(cpu_millis),
             processes: Vec::new(),
         }),
