@@ -22,8 +22,8 @@ use std::ffi::OsString;
 use clap::Parser;
 
 pub use config::{
-    Capture, EchoMode, Journal, Notice, ProbePolicy, ReportConfig, RunConfig, StopConfig, SurvivorPolicy,
-    homeless_journal,
+    Capture, EchoMode, Journal, Notice, ProbePolicy, ReportConfig, RunConfig, StopConfig,
+    SurvivorPolicy, homeless_journal,
 };
 pub use duration::{DurationError, parse as parse_duration};
 pub use error::{CliError, UsageError, ValueProblem};

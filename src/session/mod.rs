@@ -466,9 +466,8 @@ impl Session {
     pub fn deadline(&self) -> Option<Duration> {
         let awaits_probe = self.over && self.verdict.is_none();
         let probe_due = self.network.probe_due().filter(|_| awaits_probe);
-        probe_due.or_else(|| {
-            stop::earliest(self.stop.deadline(self.activity()), self.stall_deadline())
-        })
+        probe_due
+            .or_else(|| stop::earliest(self.stop.deadline(self.activity()), self.stall_deadline()))
     }
 
     /// When the pipes of an agent that is gone need no longer be read, though somebody holds them; `None` while it
