@@ -15,6 +15,7 @@ mod host;
 mod isolated;
 mod journal;
 mod network;
+mod oom;
 mod process;
 mod process_tree;
 mod readme;

@@ -2,6 +2,7 @@
 //!
 //! Every run, whatever it is about, is held to what must be true of any: see [`record::Run::check`].
 
+mod memory;
 mod record;
 mod stage;
 

@@ -178,8 +178,10 @@ impl fmt::Display for FailureKind {
 /// One fact that a verdict rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Where the fact was seen: `intent`, `result` (its fields), `wait_status`, `spawn`; or in somebody's words:
-    /// `message` (the CLI's, in the result), `stderr`, `stream` (an error event of the agent). Of calls of the model:
+    /// Where the fact was seen: `intent`, `result` (its fields), `wait_status`, `spawn`, `clock`; or in somebody's words:
+    /// `message` (the CLI's, in the result), `stderr`, `stream` (an error event of the agent). Of memory, as the kernel
+    /// sees it: `cgroup` (its counters, limits and pressure), `vmstat` (the counter of the whole sandbox), `kernel_log`
+    /// (whom it killed), `samples` (what the processes held shortly before). Of calls of the model:
     /// `socket` (a connection of the agent's own that the kernel sends the same on again and again, or that there was
     /// none), `probe` (one try, at the time of failure, to open a connection to the API's host or the proxy before it),
     /// `retry` (how often the CLI tried again, over what time, and what came of the last), `rate_limit` (the last that

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::pidfd::open_pidfd;
 use super::stat::sees_processes;
-use crate::resources::{CgroupVersion, MemoryCgroup};
+use crate::resources::{CgroupVersion, MemoryCgroup, kernel_log};
 
 /// From -1000, never killed, to 1000. Not -1000 for ourselves: a supervisor that leaks must still be killed in the end.
 const OWN_SCORE: i32 = -900;
@@ -99,6 +99,8 @@ pub struct Abilities {
     pub agent_oom_score_adj: Option<i32>,
     /// The cgroup whose counters we can read.
     pub cgroup: Option<CgroupVersion>,
+    /// We can read in the kernel's log whom it killed.
+    pub kernel_log: bool,
     /// Signals go to processes, not to pids.
     pub pidfd: bool,
     /// Processes can be seen.
@@ -119,6 +121,7 @@ impl Abilities {
                 .filter(|_| sees_processes())
                 .and_then(|agent| score(&agent.to_string())),
             cgroup: MemoryCgroup::of_this_process().map(|cgroup| cgroup.version()),
+            kernel_log: kernel_log::is_readable(),
             pidfd: open_pidfd(Pid::this()).is_ok(),
             proc: sees_processes(),
             own_cgroup: Err("none was asked for".to_owned()),
@@ -135,6 +138,7 @@ impl Abilities {
             ("oom_score_adj", json!(self.oom_score_adj)),
             ("agent_oom_score_adj", json!(self.agent_oom_score_adj)),
             ("cgroup", json!(cgroup)),
+            ("kernel_log", json!(self.kernel_log)),
             ("pidfd", json!(self.pidfd)),
             ("proc", json!(self.proc)),
             ("own_cgroup", json!(self.own_cgroup.is_ok())),

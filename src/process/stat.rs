@@ -72,6 +72,14 @@ pub fn state(pid: Pid) -> Option<State> {
     read(pid).ok().map(|process| process.state)
 }
 
+/// The parent and the command of any process that is there, a zombie too.
+#[must_use]
+pub fn parent_and_command(pid: u32) -> Option<(u32, String)> {
+    let process = read(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    let parent = u32::try_from(process.parent.as_raw()).ok()?;
+    Some((parent, process.command))
+}
+
 /// Reads one process; `NotFound` once it is gone.
 pub(super) fn read(pid: Pid) -> io::Result<Process> {
     read_file(&format!("/proc/{pid}/stat"))

@@ -47,7 +47,7 @@ use serde_json::{Map, Value as Json};
 pub use self::failure::{Intent, SpawnFailure};
 pub use self::fork::Forked;
 pub use self::life::Pause;
-pub use self::memory::MemoryReading;
+pub use self::memory::{MemoryReading, wants_reading};
 pub use self::network::{
     Probe, ProbeOutcome, ProbePolicy, Probed, Route, SocketOwner, Trouble, TroubledSocket,
 };
@@ -389,6 +389,7 @@ impl Session {
             Input::Spawned { pid } => {
                 self.phases.spawn_ms = Some(millis(now.uptime));
                 self.tool_usage.spawned(pid);
+                self.memory.spawned(pid);
                 if let Some(span) = self.tree.get_mut(self.root) {
                     span.set(key::PROCESS_PID, i64::from(pid));
                 }
@@ -416,13 +417,19 @@ impl Session {
                 self.look_if_kept_waiting(now, &mut effects.actions);
                 self.sampled(now, sample, effects);
             }
-            Input::Looked(tree) => self.looked(tree, effects),
+            Input::Looked(tree) => {
+                self.memory.looked(now.uptime, tree);
+                self.looked(tree, effects);
+            }
             Input::ToldApart { pid, tool_use_id } => self.told_apart(pid, &tool_use_id),
             Input::Memory(reading) if self.phases.spawn_ms.is_none() => {
                 self.memory.baseline(reading)
             }
-            Input::Memory(reading) => self.memory.read(reading),
-            Input::OrphanEnded(_) => {}
+            Input::Memory(reading) => self.memory_read(now, reading, effects),
+            Input::OrphanEnded(reaped) => {
+                let ours = self.stop.is_stopping();
+                self.memory.orphan_ended(now.uptime, reaped, ours);
+            }
             Input::Sockets(sockets) => self.network.looked(sockets),
             Input::Probed(probed) => self.network.probed(probed),
             Input::Paused(pause) => self.paused(now, pause, effects),
@@ -432,6 +439,7 @@ impl Session {
             Input::StderrClosed => self.stop.stderr_closed(),
             Input::Exited(termination) => {
                 self.phases.exit_ms = Some(millis(now.uptime));
+                self.memory.exited(now.uptime);
                 self.ended = now.wall;
                 self.exit_uptime = Some(now.uptime);
                 self.stop
@@ -508,6 +516,7 @@ impl Session {
         peaks.cpu_utilization_max = peaks.cpu_utilization_max.max(sandbox.cpu_utilization);
         peaks.memory_used_bytes_max = peaks.memory_used_bytes_max.max(sandbox.memory_used_bytes);
         if let Some(tree) = &sample.tree {
+            self.memory.looked(now.uptime, tree);
             self.looked(tree, effects);
             self.tree_alive(now, tree, effects);
         }

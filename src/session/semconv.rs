@@ -166,6 +166,7 @@ pub mod value {
     /// `error.type` of a tool, by DESIGN §6.
     pub const TOOL_ERROR: &str = "tool_error";
     pub const TOOL_TIMEOUT: &str = "timeout";
+    pub const TOOL_OOM: &str = "oom";
     pub const TOOL_NETWORK: &str = "network";
     pub const TOOL_DENIED: &str = "denied";
     /// `error.type` of what the end of the run found open.

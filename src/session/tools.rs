@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use opentelemetry::Value;
 use opentelemetry::trace::{SpanId, SpanKind};
+use opentelemetry::{Array, StringValue, Value};
 
 use super::id::SpanKey;
 use super::semconv::{key, span as span_name, value};
@@ -22,6 +22,8 @@ pub(super) struct OpenTool {
     lane: Option<String>,
     pub(super) background: bool,
     denied: bool,
+    /// Uptime at which it was asked for.
+    since: Duration,
 }
 
 /// The calls in flight.
@@ -163,6 +165,7 @@ impl Session {
                 lane: lane.map(str::to_owned),
                 background: false,
                 denied: false,
+                since: now.uptime,
             },
         );
         self.tools.clock(now.uptime);
@@ -236,7 +239,7 @@ impl Session {
         let Some(tool) = self.tools.open.get_mut(id) else {
             return;
         };
-        let span_id = tool.span_id;
+        let (span_id, since) = (tool.span_id, tool.since);
         let denied = tool.denied
             || result.decision == Some(Decision::Deny)
             || reads_as_denial(&result.text, result.is_error);
@@ -254,9 +257,16 @@ impl Session {
             result.decision_source.as_deref(),
             changes,
         );
+        let killed = (result.is_error && !denied)
+            .then(|| self.memory.blame_for_tool(since, &result.text))
+            .flatten();
         if let Some(span) = self.tree.get_mut(span_id) {
             span.set(key::TOOL_OUTPUT_BYTES, int(result.content_bytes as u64));
-            if result.is_error {
+            if let Some((message, facts)) = killed {
+                span.fail(value::TOOL_OOM, message);
+                let facts = facts.into_iter().map(StringValue::from).collect();
+                span.set(key::FAILURE_EVIDENCE, Value::Array(Array::String(facts)));
+            } else if result.is_error {
                 let (error_type, message) = tool_failure(&result.text, denied, result.interrupted);
                 if error_type == value::TOOL_NETWORK {
                     self.network.tool_failed(now.uptime);

@@ -10,6 +10,7 @@
 mod clock;
 mod ending;
 mod fork;
+mod memory;
 mod network;
 mod prepare;
 mod processes;
@@ -31,6 +32,7 @@ use serde_json::Map;
 use tokio::sync::mpsc;
 
 use self::clock::Clock;
+use self::memory::MemoryWatch;
 use self::network::NetworkWatch;
 use self::prepare::{Prepared, executable_name, system};
 use self::streams::{last_words, read};
@@ -96,6 +98,7 @@ enum Happening {
     Room,
     StderrRetry,
     Due,
+    KernelLog,
     Beat,
 }
 
@@ -128,9 +131,12 @@ pub async fn supervise(
 
     let mut effects = Effects::default();
     let started = clock.now().wall;
-    let session = Session::new(prepared.session, clock.now(), &mut effects);
+    let mut session = Session::new(prepared.session, clock.now(), &mut effects);
     let root = session.root();
     let command = prepared.command.with_parent(&prepared.context, root);
+    let mut memory = MemoryWatch::begin();
+    let baseline = Input::Memory(memory.baseline());
+    session.handle(clock.now(), baseline, &mut effects);
     let Launched {
         spawned,
         tree,
@@ -166,6 +172,7 @@ pub async fn supervise(
         agent: None,
         group: Group::Own,
         tree,
+        memory,
         actions: VecDeque::new(),
         verdict: None,
         stop_signals: 0,
@@ -230,6 +237,7 @@ struct Supervisor {
     agent: Option<Pid>,
     group: Group,
     tree: Tree,
+    memory: MemoryWatch,
     actions: VecDeque<Action>,
     verdict: Option<Box<AgentExited>>,
     /// How often somebody asked us to stop.
@@ -336,6 +344,7 @@ impl Supervisor {
         } = spawned;
         self.clock.find_witnesses();
         self.agent = Some(pid);
+        self.memory.follow(pid);
         self.group = group;
         self.take(Input::Spawned {
             pid: u32::try_from(pid.as_raw()).unwrap_or(0),
@@ -372,6 +381,7 @@ impl Supervisor {
                 Some(finding) = findings.recv() => Happening::Finding(finding),
                 Some(news) = news.recv() => Happening::Network(news),
                 () = until(due) => Happening::Due,
+                () = self.memory.log_grew() => Happening::KernelLog,
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
                 _ = beat.tick() => Happening::Beat,
             };
@@ -436,6 +446,7 @@ impl Supervisor {
                 }
                 Happening::Due => self.take_at(now, Input::Tick),
                 Happening::Beat => self.beat(),
+                Happening::KernelLog => self.kernel_log_grew(),
                 Happening::StderrRetry => {
                     self.stderr.flush(Duration::ZERO);
                 }
@@ -502,6 +513,7 @@ impl Supervisor {
         }
         self.reap();
         self.look_for_a_stop();
+        self.read_memory_if_old();
         // What a slow reader of stderr has yet to get.
         self.stderr.flush(Duration::ZERO);
         let now = self.clock.now();

@@ -40,6 +40,8 @@ impl Supervisor {
         self.reaped_cpu.add(reaped.usage.cpu());
         if self.agent == Some(reaped.pid) {
             self.agent = None;
+            // The counters are right now that the status is in; what is left is not ended before they are read.
+            self.read_memory();
             // The last word on what the run used, and on the tools it leaves open.
             self.look_now();
             self.take(Input::Exited(reaped.termination));

@@ -16,7 +16,7 @@ use crate::agent::{Decoded, Fragment, Lines, decode};
 use crate::cli::EchoMode;
 use crate::process::Pipe;
 use crate::resources::{Finding, Occasion, Sample, Sampler, Scope, TreeSample, TreeWatch};
-use crate::session::Input;
+use crate::session::{Input, wants_reading};
 use crate::time::Now;
 use crate::transcript::Transcript;
 
@@ -77,6 +77,10 @@ impl Supervisor {
             return;
         }
         let decoded = decode(fragment.bytes);
+        if wants_reading(&decoded) {
+            self.read_memory_for_tool();
+            self.effects.clear();
+        }
         if turns_on_tools(&decoded) {
             self.look(now);
         }
@@ -181,6 +185,7 @@ impl Supervisor {
 
     pub(super) fn sampled(&mut self, sample: Sample) {
         let now = self.clock.now();
+        self.read_memory();
         self.take(Input::Sampled(&sample));
         self.last_sample = Some(sample.resources);
         let is_due = self

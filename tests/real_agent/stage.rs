@@ -37,6 +37,8 @@ pub(super) struct Stage {
     env: Vec<(&'static str, String)>,
     python: PathBuf,
     directory: TempDir,
+    /// The `cgroup.procs` that the run puts itself into.
+    cgroup: Option<PathBuf>,
     _slot: Slot,
 }
 
@@ -53,6 +55,7 @@ impl Stage {
             _api: Some(api),
             python,
             directory,
+            cgroup: None,
             _slot: slot,
         }
     }
@@ -73,6 +76,7 @@ impl Stage {
             _api: None,
             python: python(),
             directory,
+            cgroup: None,
             _slot: slot,
         }
     }
@@ -100,6 +104,12 @@ impl Stage {
         self
     }
 
+    /// The run, its supervisor included, is put into the cgroup of this `cgroup.procs`.
+    pub(super) fn within(mut self, cgroup: PathBuf) -> Self {
+        self.cgroup = Some(cgroup);
+        self
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -108,7 +118,16 @@ impl Stage {
     pub(super) fn start(&self, tools: &str, caller: Caller) -> Running<'_> {
         fs::create_dir(self.path("home")).unwrap();
         let mark = self.directory.path().display().to_string();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandtrace"));
+        let mut command = match &self.cgroup {
+            None => Command::new(env!("CARGO_BIN_EXE_sandtrace")),
+            Some(procs) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+                    .args([procs.as_os_str(), env!("CARGO_BIN_EXE_sandtrace").as_ref()]);
+                shell
+            }
+        };
         command
             .args(["run", "--run-id", "real", "--journal"])
             .arg(self.path("journal"))
@@ -172,8 +191,8 @@ impl Running<'_> {
         marked(&self.mark)
     }
 
-    /// Waits until a process of the run has this among its arguments.
-    pub(super) fn await_command(&self, argument: &str) {
+    /// Waits until a process of the run has this among its arguments, and tells which.
+    pub(super) fn await_command(&self, argument: &str) -> Pid {
         poll(DEADLINE, argument, || {
             self.processes().into_iter().find(|pid| {
                 let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -181,7 +200,17 @@ impl Running<'_> {
                     .split(|byte| *byte == 0)
                     .any(|found| found == argument.as_bytes())
             })
-        });
+        })
+    }
+
+    /// Claude Code's own process.
+    pub(super) fn cli(&self) -> Pid {
+        poll(DEADLINE, "the CLI", || {
+            self.processes().into_iter().find(|pid| {
+                let file = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                file.file_name() == Some("claude".as_ref())
+            })
+        })
     }
 
     pub(super) fn signal(&self, signal: Signal) {

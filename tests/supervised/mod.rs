@@ -97,6 +97,7 @@ pub(crate) fn agent<T: AsRef<OsStr>>(command: impl IntoIterator<Item = T>) -> Su
         read_stderr: true,
         journal: Some(directory.path().join("journal")),
         mark,
+        cgroup: None,
         working_directory: directory.path().to_owned(),
         directory,
     }
@@ -112,6 +113,7 @@ pub(crate) struct Supervised {
     read_stderr: bool,
     journal: Option<PathBuf>,
     mark: String,
+    cgroup: Option<PathBuf>,
     working_directory: PathBuf,
     directory: TempDir,
 }
@@ -167,6 +169,12 @@ impl Supervised {
         self
     }
 
+    /// The run, its supervisor included, is put into the cgroup of this `cgroup.procs`.
+    pub(crate) fn cgroup(mut self, procs: impl Into<PathBuf>) -> Self {
+        self.cgroup = Some(procs.into());
+        self
+    }
+
     /// Where it works, instead of `$DIR`.
     pub(crate) fn in_directory(mut self, directory: &str) -> Self {
         self.working_directory = directory.into();
@@ -194,7 +202,12 @@ impl Supervised {
             .journal
             .as_deref()
             .map_or("off".as_ref(), Path::as_os_str);
-        let mut words: Vec<&OsStr> = wrapper.iter().map(AsRef::as_ref).collect();
+        let mut words: Vec<&OsStr> = Vec::new();
+        if let Some(procs) = &self.cgroup {
+            words.extend(["sh", "-c", "echo $$ > \"$0\" && exec \"$@\""].map(OsStr::new));
+            words.push(procs.as_os_str());
+        }
+        words.extend(wrapper.iter().map(AsRef::as_ref));
         words.push(env!("CARGO_BIN_EXE_sandtrace").as_ref());
         let mut command = Command::new(words[0]);
         command

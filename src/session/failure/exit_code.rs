@@ -2,6 +2,7 @@
 
 use sandtrace_client::failure::{Failure, FailureKind};
 
+use super::memory::{by_cli, by_descendant, by_runtime};
 use super::result::by_result;
 use super::verdict::{Because, clip, sentence, verdict};
 use super::{Facts, ending_fact};
@@ -35,6 +36,9 @@ pub(super) fn by_exit(facts: &Facts<'_>, code: i32) -> Option<Failure> {
         );
     }
     (facts.saw_event && (facts.turn_open || facts.result.is_none())).then(|| {
+        if let Some(failure) = by_cli(facts, None) {
+            return failure;
+        }
         verdict(
             FailureKind::CrashNoResult,
             0.9,
@@ -49,6 +53,48 @@ pub(super) fn by_exit(facts: &Facts<'_>, code: i32) -> Option<Failure> {
 }
 
 fn by_exit_code(facts: &Facts<'_>, code: i32) -> Failure {
+    let failure = by_words(facts, code);
+    // A runtime's own words about its heap need no kernel, and a session that is not there has no memory to lack.
+    if !matches!(
+        failure.kind,
+        FailureKind::CrashSignal | FailureKind::CrashExitCode | FailureKind::CrashException
+    ) {
+        return failure;
+    }
+    let exception = facts.stderr.exception();
+    let cli_said = exception
+        .as_ref()
+        .filter(|exception| exception.short_class() == "ProcessError")
+        .map(|exception| ("stderr", exception.message.as_str()))
+        .or_else(|| facts.agent_error.map(|message| ("stream", message)))
+        .filter(|(_, text)| matches!(process_error_code(text), Some(-9 | 137)))
+        .map(|(source, text)| (source, clip(text)));
+    let was_cli = cli_said.is_some();
+    if let Some(failure) = by_cli(facts, cli_said) {
+        return failure;
+    }
+    if was_cli && facts.memory.is_counted() && facts.memory.total() == 0 {
+        // Nobody was killed for memory, so that somebody else killed it.
+        return Failure {
+            confidence: 0.9,
+            alternatives: Vec::new(),
+            ..failure
+        };
+    }
+    let words = exception.is_some_and(|exception| {
+        contains_any(&exception.message, &["SIGKILL", "Killed", "-9", "137"])
+    });
+    let failure = by_descendant(facts, code, words, failure);
+    match (failure.kind == FailureKind::CrashSignal).then(|| code - 128) {
+        Some(nix::libc::SIGABRT | nix::libc::SIGTRAP | nix::libc::SIGILL | nix::libc::SIGSEGV) => {
+            by_runtime(facts, failure)
+        }
+        _ => failure,
+    }
+}
+
+/// What the agent's own words and its code say.
+fn by_words(facts: &Facts<'_>, code: i32) -> Failure {
     let exit = ending_fact(facts.ending);
     if let Some(line) = facts
         .stderr
@@ -74,6 +120,19 @@ fn by_exit_code(facts: &Facts<'_>, code: i32) -> Failure {
     if let Some(exception) = facts.stderr.exception() {
         return by_exception(&exception).because("wait_status", exit);
     }
+    // As libc has it, whoever wrote the line; the last one, for a tool's may stand further up.
+    let last = facts.stderr.last_line();
+    if let Some(line) =
+        last.filter(|line| contains_any(line, &["Cannot allocate memory", "ENOMEM"]))
+    {
+        return verdict(
+            FailureKind::OomHeap,
+            0.85,
+            "The agent could not allocate memory.".to_owned(),
+        )
+        .because("stderr", clip(line))
+        .because("wait_status", exit);
+    }
     if let Some(message) = facts.agent_error {
         return verdict(
             FailureKind::CrashException,
@@ -83,7 +142,6 @@ fn by_exit_code(facts: &Facts<'_>, code: i32) -> Failure {
         .because("stream", format!("error event: {}", clip(message)))
         .because("wait_status", exit);
     }
-    let last = facts.stderr.last_line();
     let said = last.map_or_else(String::new, |line| {
         format!(" Its last words: {}", sentence(line))
     });

@@ -2,6 +2,7 @@
 
 use sandtrace_client::failure::{Failure, FailureKind};
 
+use super::memory::add_livelock;
 use super::verdict::{Because, seconds, verdict};
 use super::{Ending, Facts, Intent, SpawnFailure, ending_fact};
 use crate::process::exit::{Termination, signal_name};
@@ -81,5 +82,6 @@ pub(super) fn by_intent(facts: &Facts<'_>) -> Option<Option<Failure>> {
         Ending::StillRunning { .. } => "intent",
         Ending::NotSpawned { .. } | Ending::Terminated(_) => "wait_status",
     };
-    Some(Some(failure.because(source, ending_fact(facts.ending))))
+    let failure = failure.because(source, ending_fact(facts.ending));
+    Some(Some(add_livelock(failure, facts.memory)))
 }

@@ -1,14 +1,15 @@
 //! From the facts of a run's end to a verdict.
 //!
-//! Precedence (DESIGN §6): what we did ourselves and wrote down before doing it, then the signal that ended the agent,
-//! then its last result, the exception on its stderr, its exit code, and a result that never came. Neither exit code 0
+//! Precedence (DESIGN §6): what we did ourselves and wrote down before doing it, then whom the kernel killed for memory,
+//! then the signal that ended the agent, then its last result, the exception on its stderr, its exit code, and a result that never came. Neither exit code 0
 //! nor `subtype: "success"` is success by itself (`reference/agent-streams.md` §0).
 //!
-//! One file a kind of evidence: `intent`, `signal`, `result`, `exit_code`; `network` weighs what these say with what the
+//! One file a kind of evidence: `intent`, `memory`, `signal`, `result`, `exit_code`; `network` weighs what these say with what the
 //! sockets and the probe showed; `verdict` puts them into words.
 
 mod exit_code;
 mod intent;
+pub(super) mod memory;
 mod network;
 mod result;
 mod signal;
@@ -21,6 +22,7 @@ use sandtrace_client::wire::Outcome;
 
 use self::exit_code::by_exit;
 use self::intent::{by_intent, by_spawn};
+use self::memory::by_livelock;
 use self::network::weigh;
 pub(super) use self::network::{Doubt, doubt};
 pub(super) use self::result::by_result;
@@ -101,7 +103,6 @@ pub(super) struct Facts<'a> {
     /// The last error line the CLI made up, if it belongs to the last result.
     pub(super) api_error: Option<&'a ApiError>,
     pub(super) stderr: &'a StderrTail,
-    #[expect(dead_code, reason = "filled in by the next commits")]
     pub(super) memory: &'a Memory,
     pub(super) network: &'a Network,
     /// An `error` event of the agent's own.
@@ -127,12 +128,15 @@ pub(super) fn classify(facts: &Facts<'_>) -> (Outcome, Option<Failure>) {
         .unwrap_or_else(|| match facts.ending {
             Ending::NotSpawned { .. } => None,
             Ending::StillRunning { .. } => Some(
-                verdict(
-                    FailureKind::Unknown,
-                    0.3,
-                    "The agent did not end.".to_owned(),
-                )
-                .because("wait_status", ending_fact(facts.ending)),
+                by_livelock(facts.memory)
+                    .unwrap_or_else(|| {
+                        verdict(
+                            FailureKind::Unknown,
+                            0.3,
+                            "The agent did not end.".to_owned(),
+                        )
+                    })
+                    .because("wait_status", ending_fact(facts.ending)),
             ),
             Ending::Terminated(Termination::Signaled {
                 signal,

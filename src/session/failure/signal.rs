@@ -2,6 +2,7 @@
 
 use sandtrace_client::failure::{Failure, FailureKind};
 
+use super::memory::{by_kill, by_runtime, history, long_before};
 use super::verdict::{Because, verdict};
 use super::{Facts, ending_fact};
 use crate::process::exit::signal_name;
@@ -21,6 +22,11 @@ pub(super) fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Fa
         .because("stderr", "JavaScript heap out of memory".to_owned())
         .because("wait_status", ending_fact(facts.ending));
     }
+    if signal == nix::libc::SIGKILL
+        && let Some(failure) = by_kill(facts)
+    {
+        return failure;
+    }
     let mut failure = verdict(
         FailureKind::CrashSignal,
         0.85,
@@ -34,8 +40,22 @@ pub(super) fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Fa
         nix::libc::SIGKILL => failure
             .or(FailureKind::OomAgent, 0.3)
             .or(FailureKind::CancelledHost, 0.2),
-        nix::libc::SIGTERM | nix::libc::SIGHUP => failure.or(FailureKind::CancelledHost, 0.5),
+        nix::libc::SIGTERM | nix::libc::SIGHUP => {
+            let failure = match long_before(facts.memory) {
+                // What had been killed for memory before has nothing to do with it.
+                Some(_) => Failure {
+                    confidence: 0.95,
+                    ..failure
+                },
+                None => failure,
+            };
+            history(failure.or(FailureKind::CancelledHost, 0.5), facts.memory)
+        }
         nix::libc::SIGINT => failure.or(FailureKind::CancelledUser, 0.5),
+        // JavaScript runtimes give up in these ways, and say so or not.
+        nix::libc::SIGTRAP | nix::libc::SIGILL | nix::libc::SIGSEGV | nix::libc::SIGABRT => {
+            by_runtime(facts, failure)
+        }
         _ => failure,
     }
 }

@@ -1,5 +1,6 @@
 //! The truth table: evidence on the left, verdict on the right.
 
+mod memory;
 mod network;
 
 use super::exit_code::process_error_code;
@@ -14,6 +15,7 @@ struct Case {
     agent_error: Option<&'static str>,
     events: bool,
     turn_open: bool,
+    memory: Memory,
 }
 
 fn exit(code: i32) -> Case {
@@ -25,6 +27,7 @@ fn exit(code: i32) -> Case {
         agent_error: None,
         events: true,
         turn_open: false,
+        memory: Memory::default(),
     }
 }
 
@@ -131,7 +134,7 @@ impl Case {
             result: self.result.as_ref(),
             api_error: None,
             stderr: &stderr,
-            memory: &Memory::default(),
+            memory: &self.memory,
             network: &Network::default(),
             agent_error: self.agent_error,
             saw_event: self.events,

@@ -1,0 +1,476 @@
+//! Verdicts that rest on what the kernel did for want of memory.
+//!
+//! A counter that moved proves that somebody was killed, not that it was the agent, and exit code 137 proves neither
+//! (`reference/supervision.md` §3.2). So each verdict here asks first whom the kernel killed, and how sure that is.
+
+use std::time::Duration;
+
+use sandtrace_client::failure::{Failure, FailureKind as K};
+
+use super::verdict::{Because, verdict};
+use super::{Facts, ending_fact};
+use crate::resources::Constraint;
+use crate::session::memory::{FRESH, Kill, Memory, Proof, Standing, TICK, Whose, size};
+
+/// On an agent that KILL ended, which we did not send. `None` if the kernel's memory has nothing to do with it.
+pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
+    let memory = facts.memory;
+    if let Some(kill) = memory.last_kill(|kill| kill.whose == Whose::Agent) {
+        let confidence = match kill.proof {
+            Proof::KernelLog => 0.99,
+            Proof::WaitStatus | Proof::Samples | Proof::Counter => 0.9,
+        };
+        return Some(of_agent(facts, Some(kill), confidence));
+    }
+    // Somebody of ours was killed, and then somebody killed the agent: who knows why.
+    if let Some(kill) = memory.fresh_kill(TICK, |kill| kill.is_ours() && kill.process.is_some()) {
+        return Some(after_descendant(facts, kill));
+    }
+    if let Some(kill) = memory.fresh_kill(TICK, |kill| kill.proof == Proof::Counter) {
+        return Some(match memory.agent_standing() {
+            Standing::Largest => of_agent(facts, Some(kill), 0.9),
+            Standing::Smaller(larger) => {
+                let kill = Kill {
+                    process: larger,
+                    ..kill.clone()
+                };
+                after_descendant(facts, &kill)
+            }
+            Standing::SmallerThanOthers => {
+                let failure = killed_by_somebody(facts, 0.6);
+                counted(failure.or(K::OomAgent, 0.4), memory)
+            }
+            Standing::LargestOfRun | Standing::Unknown if kill.whose == Whose::Descendant => {
+                of_agent(facts, Some(kill), 0.7)
+            }
+            Standing::LargestOfRun | Standing::Unknown => {
+                of_agent(facts, Some(kill), 0.5).or(K::CrashSignal, 0.45)
+            }
+        });
+    }
+    if let Some(fact) = memory.userspace_kill() {
+        return Some(
+            verdict(
+                K::OomUserspace,
+                0.8,
+                "A killer in userspace ended the agent to save memory.".to_owned(),
+            )
+            .because(source_of_userspace(&fact), fact)
+            .because("wait_status", ending_fact(facts.ending)),
+        );
+    }
+    // That the counters stand still says as much as that they moved.
+    memory.is_counted().then(|| {
+        let failure = killed_by_somebody(facts, 0.9).or(K::CancelledHost, 0.2);
+        history(failure, memory)
+    })
+}
+
+fn source_of_userspace(fact: &str) -> &'static str {
+    if fact.contains("user.oomd_kill") {
+        "cgroup"
+    } else {
+        "kernel_log"
+    }
+}
+
+fn killed_by_somebody(facts: &Facts<'_>, confidence: f64) -> Failure {
+    verdict(
+        K::CrashSignal,
+        confidence,
+        "The agent was ended by SIGKILL, which neither the supervisor sent nor the kernel for want of memory."
+            .to_owned(),
+    )
+    .because("wait_status", ending_fact(facts.ending))
+}
+
+fn of_agent(facts: &Facts<'_>, kill: Option<&Kill>, confidence: f64) -> Failure {
+    let memory = facts.memory;
+    // With its whole cgroup, it may have been killed for what another process held.
+    let larger = kill.and_then(|kill| memory.larger_with(kill));
+    let kill = larger.or(kill);
+    let process = kill
+        .and_then(|kill| kill.process.clone())
+        .or_else(|| memory.agent_named());
+    let held = process
+        .filter(|process| process.resident_bytes > 0)
+        .map(|process| {
+            format!(
+                "{} had {} resident",
+                process.command,
+                size(process.resident_bytes)
+            )
+        });
+    let limit = limit(kill, memory);
+    let why = [held, limit]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let why = if why.is_empty() {
+        why
+    } else {
+        format!(": {why}")
+    };
+    let tool = kill
+        .and_then(|kill| kill.tool.as_ref())
+        .map_or_else(String::new, |tool| format!(" {tool} was running."));
+    let failure = verdict(
+        K::OomAgent,
+        confidence,
+        format!("The kernel killed the agent for memory{why}.{tool}"),
+    );
+    evidence(failure, kill, memory).because("wait_status", ending_fact(facts.ending))
+}
+
+fn after_descendant(facts: &Facts<'_>, kill: &Kill) -> Failure {
+    let who = named(kill, facts.memory);
+    let failure = verdict(
+        K::OomDescendantFatal,
+        0.5,
+        format!(
+            "The kernel killed {who} for memory, and right after that something killed the agent."
+        ),
+    );
+    evidence(failure, Some(kill), facts.memory)
+        .because("wait_status", ending_fact(facts.ending))
+        .or(K::CrashSignal, 0.4)
+        .or(K::OomAgent, 0.3)
+}
+
+/// On an agent that exited after Claude Code's own process was killed; `said` is where the agent says so itself.
+pub(super) fn by_cli(facts: &Facts<'_>, said: Option<(&'static str, String)>) -> Option<Failure> {
+    let memory = facts.memory;
+    // An agent that does not speak of it may have gone on with another.
+    let within = if said.is_some() { Duration::MAX } else { FRESH };
+    let named = memory.fresh_kill(within, |kill| kill.whose == Whose::Cli);
+    let (kill, confidence) = match (named, &said) {
+        (Some(kill), _) if kill.proof == Proof::KernelLog => (kill.clone(), 0.97),
+        (Some(kill), Some(_)) => (kill.clone(), 0.9),
+        (_, None) => return None,
+        // The agent says that it is gone, and the kernel that it took a process whose name tells less.
+        (None, Some(_))
+            if let Some(kill) = memory.fresh_kill(TICK, |kill| {
+                kill.proof != Proof::Counter && kill.may_be_cli()
+            }) =>
+        {
+            (kill.clone(), 0.8)
+        }
+        (None, Some(_)) => {
+            let kill = memory.fresh_kill(FRESH, |kill| kill.proof == Proof::Counter)?;
+            let (process, confidence) = match memory.heaviest() {
+                Some((Whose::Cli, cli)) => (Some(cli), 0.9),
+                // Nobody looked; but nobody else is in the cgroup.
+                _ if kill.whose == Whose::Descendant => (None, 0.7),
+                _ => (None, 0.5),
+            };
+            let kill = Kill {
+                process,
+                ..kill.clone()
+            };
+            (kill, confidence)
+        }
+    };
+    let held = kill
+        .process
+        .as_ref()
+        .filter(|process| process.resident_bytes > 0)
+        .map(|process| format!("it had {} resident", size(process.resident_bytes)));
+    let limit = limit(Some(&kill), memory);
+    let why = [held, limit]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let why = if why.is_empty() {
+        why
+    } else {
+        format!(": {why}")
+    };
+    let failure = verdict(
+        K::OomCli,
+        confidence,
+        format!("The kernel killed the Claude Code CLI for memory{why}."),
+    );
+    let mut failure = evidence(failure, Some(&kill), memory);
+    if let Some((source, fact)) = said {
+        failure = failure.because(source, fact);
+    }
+    let failure = failure.because("wait_status", ending_fact(facts.ending));
+    Some(if confidence < 0.9 {
+        failure.or(K::CrashSignal, rest(confidence))
+    } else {
+        failure
+    })
+}
+
+/// What is left for the other explanation, in hundredths.
+fn rest(confidence: f64) -> f64 {
+    ((0.95 - confidence) * 100.0).round() / 100.0
+}
+
+/// On an agent that exited with a code after one of its processes was killed. `base` is the verdict without that.
+pub(super) fn by_descendant(facts: &Facts<'_>, code: i32, words: bool, base: Failure) -> Failure {
+    let memory = facts.memory;
+    let shell_says_kill = code == 128 + nix::libc::SIGKILL;
+    let fresh = |kill: &Kill| matches!(kill.whose, Whose::Descendant | Whose::Cli | Whose::Unclear);
+    let Some(kill) = memory.fresh_kill(FRESH, fresh) else {
+        return if shell_says_kill && memory.is_counted() && base.kind == K::CrashSignal {
+            // What the shell reports was killed by somebody, but not for memory.
+            history(
+                Failure {
+                    confidence: 0.8,
+                    ..base
+                },
+                memory,
+            )
+        } else {
+            history(base, memory)
+        };
+    };
+    let heaviest = memory
+        .heaviest()
+        .filter(|(whose, _)| *whose != Whose::Agent);
+    let certain = kill.is_ours() || heaviest.is_some();
+    let kill = &Kill {
+        process: kill.process.clone().or(heaviest.map(|(_, named)| named)),
+        ..kill.clone()
+    };
+    if kill.told && !shell_says_kill {
+        // It was told of the tool's end and went on, so that its own reasons stand.
+        let confidence = base.confidence.min(0.7);
+        let failure = Failure { confidence, ..base };
+        return evidence(failure, Some(kill), memory).or(K::OomDescendantFatal, 0.5);
+    }
+    if !certain && !shell_says_kill {
+        let failure = Failure {
+            confidence: base.confidence.min(0.6),
+            ..base
+        };
+        return evidence(failure.or(K::OomDescendantFatal, 0.4), Some(kill), memory);
+    }
+    let confidence = match (certain, shell_says_kill || words) {
+        (false, _) => 0.5,
+        (true, true) => 0.8,
+        (true, false) => 0.7,
+    };
+    let tool = kill
+        .tool
+        .as_ref()
+        .map_or_else(String::new, |tool| format!(" while {tool} ran"));
+    let failure = verdict(
+        K::OomDescendantFatal,
+        confidence,
+        format!(
+            "The kernel killed {} for memory{tool}, and the agent exited with code {code}.",
+            named(kill, memory)
+        ),
+    );
+    let mut failure = evidence(failure, Some(kill), memory);
+    failure.evidence.extend(base.evidence);
+    failure.or(base.kind, rest(confidence))
+}
+
+/// What a run that was stopped, or did not end, was in the middle of.
+pub(super) fn add_livelock(failure: Failure, memory: &Memory) -> Failure {
+    match memory.livelock() {
+        Some(fact) => failure.because("cgroup", fact).or(K::OomLivelock, 0.8),
+        None => failure,
+    }
+}
+
+/// On an agent that does not end.
+pub(super) fn by_livelock(memory: &Memory) -> Option<Failure> {
+    let fact = memory.livelock()?;
+    Some(
+        verdict(
+            K::OomLivelock,
+            0.8,
+            "Memory ran out again and again, and the kernel killed nobody: nothing could go on."
+                .to_owned(),
+        )
+        .because("cgroup", fact),
+    )
+}
+
+/// Kills that are no reason for the end are told all the same, so that nobody has to ask.
+pub(super) fn history(failure: Failure, memory: &Memory) -> Failure {
+    if memory.total() == 0 {
+        return failure;
+    }
+    let old = memory.last_kill(|kill| kill.whose != Whose::Foreign);
+    let failure = match (old, memory.last_kill(|kill| kill.whose == Whose::Foreign)) {
+        (Some(kill), _) => {
+            let ago = memory.age(kill).map_or_else(String::new, |age| {
+                format!(", {:.1} s before the end", age.as_secs_f64())
+            });
+            let failure = log_fact(failure, kill);
+            let fact = format!("the last OOM kill was of {}{ago}", named(kill, memory));
+            failure.because("samples", fact)
+        }
+        (None, Some(foreign)) => log_fact(failure, foreign),
+        (None, None) => failure,
+    };
+    counted(failure, memory)
+}
+
+/// Whose memory was short, in words.
+fn limit(kill: Option<&Kill>, memory: &Memory) -> Option<String> {
+    if kill.and_then(|kill| kill.constraint.as_ref()) == Some(&Constraint::Sandbox) {
+        return Some("the sandbox had no memory left".to_owned());
+    }
+    memory
+        .limit()
+        .map(|limit| format!("the limit is {}", size(limit)))
+}
+
+/// A process in the middle of a sentence.
+fn named(kill: &Kill, memory: &Memory) -> String {
+    let Some(process) = &kill.process else {
+        return match kill.whose {
+            Whose::Unclear => "a process of the agent or of another command".to_owned(),
+            _ => "a process of the agent".to_owned(),
+        };
+    };
+    let limit = limit(Some(kill), memory).map_or_else(String::new, |limit| format!("; {limit}"));
+    if process.resident_bytes == 0 {
+        return format!("{} ({})", process.command, process.pid);
+    }
+    format!(
+        "{} ({}: {} resident{limit})",
+        process.command,
+        process.pid,
+        size(process.resident_bytes)
+    )
+}
+
+fn evidence(failure: Failure, kill: Option<&Kill>, memory: &Memory) -> Failure {
+    let mut failure = failure;
+    if let Some(kill) = kill {
+        failure = log_fact(failure, kill);
+        let process = kill.process.clone().or_else(|| memory.agent_named());
+        let ago = memory.last_look().map_or_else(String::new, |ago| {
+            format!(", {:.1} s before", ago.as_secs_f64())
+        });
+        if let (Some(process), Proof::Samples | Proof::Counter) = (&process, kill.proof)
+            && process.resident_bytes > 0
+        {
+            let of = memory
+                .limit()
+                .map_or_else(String::new, |limit| format!(" of {}", size(limit)));
+            let fact = format!(
+                "{} ({}) was the largest process of the run, {}{of}{ago}",
+                process.command,
+                process.pid,
+                size(process.resident_bytes)
+            );
+            failure = failure.because("samples", fact);
+        }
+        if kill.proof == Proof::WaitStatus {
+            let fact = format!(
+                "an orphan of the run, {}, ended by SIGKILL, which the supervisor did not send",
+                named(kill, memory)
+            );
+            failure = failure.because("wait_status", fact);
+        }
+    }
+    counted(failure, memory)
+}
+
+/// The kernel's own words, if it named somebody.
+fn log_fact(failure: Failure, kill: &Kill) -> Failure {
+    let (Proof::KernelLog, Some(process)) = (kill.proof, &kill.process) else {
+        return failure;
+    };
+    let place = match &kill.constraint {
+        Some(Constraint::Cgroup(Some(path))) => format!(", limit of memory cgroup {path}"),
+        Some(Constraint::Cgroup(None)) => ", limit of a memory cgroup".to_owned(),
+        Some(Constraint::Sandbox) => ", the sandbox had no memory left".to_owned(),
+        None => String::new(),
+    };
+    let whose = match kill.whose {
+        Whose::Foreign => ", which is not of this run",
+        Whose::Unclear => ", which may be of another command",
+        Whose::Agent | Whose::Cli | Whose::Descendant => "",
+    };
+    failure.because(
+        "kernel_log",
+        format!(
+            "killed process {} ({}), {} resident{place}{whose}",
+            process.pid,
+            process.command,
+            size(process.resident_bytes)
+        ),
+    )
+}
+
+fn counted(failure: Failure, memory: &Memory) -> Failure {
+    memory
+        .counted()
+        .into_iter()
+        .fold(failure, |failure, (source, fact)| {
+            failure.because(source, fact)
+        })
+}
+
+/// A kill as a warning says it, at the moment it is seen.
+pub(in crate::session) fn told(kill: &Kill, memory: &Memory) -> String {
+    let tool = kill
+        .tool
+        .as_ref()
+        .map_or_else(String::new, |tool| format!(" while {tool} ran"));
+    let who = match kill.whose {
+        Whose::Agent => format!("the agent, {}", named(kill, memory)),
+        Whose::Cli => format!("the Claude Code CLI, {}", named(kill, memory)),
+        Whose::Descendant | Whose::Unclear | Whose::Foreign => named(kill, memory),
+    };
+    format!("the kernel killed {who} for memory{tool}")
+}
+
+/// What a tool's span is told of the kill that ended it.
+pub(in crate::session) fn of_tool(kill: &Kill, memory: &Memory) -> (String, Vec<String>) {
+    let failure = verdict(K::OomDescendantFatal, 0.0, String::new());
+    let facts = evidence(failure, Some(kill), memory).evidence;
+    (
+        format!("the kernel killed {} for memory", named(kill, memory)),
+        facts
+            .into_iter()
+            .map(|item| format!("{}: {}", item.source, item.fact))
+            .collect(),
+    )
+}
+
+/// Long enough for a shell to tell of its child and for the agent to end on it.
+const _: () = assert!(TICK.as_millis() < FRESH.as_millis());
+
+/// The same for a signal by which a runtime gives up when it gets no memory.
+pub(super) fn by_runtime(facts: &Facts<'_>, failure: Failure) -> Failure {
+    let words = facts
+        .stderr
+        .find(&["out of memory", "Out of memory", "OutOfMemory"])
+        .map(str::to_owned);
+    let full = facts.memory.is_full();
+    if words.is_none() && full.is_none() {
+        return failure;
+    }
+    let confidence = failure.confidence.min(0.5);
+    let failure = Failure {
+        confidence,
+        ..failure
+    }
+    .because_some("stderr", words.as_deref(), "last words");
+    let failure = match full {
+        Some((used, limit)) => failure.because(
+            "cgroup",
+            format!("{} of {} were in use at the end", size(used), size(limit)),
+        ),
+        None => failure,
+    };
+    failure.or(K::OomHeap, 0.5)
+}
+
+/// How long after a kill TERM still may have to do with it.
+pub(super) fn long_before(memory: &Memory) -> Option<Duration> {
+    let kill = memory.last_kill(|kill| kill.whose != Whose::Foreign)?;
+    memory.age(kill).filter(|age| *age > FRESH)
+}
