@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sandtrace_client::wire::{
-    AgentExited, Body, RunFinished, RunStarted, SpanEnded, SpanStarted, Stamp, Warning,
+    AgentExited, RunFinished, RunStarted, SpanEnded, SpanStarted, Stamp, Warning,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -21,16 +21,6 @@ use crate::time::UnixNanos;
 
 /// Far above the longest line a supervisor writes; what is longer is no journal's line and is not kept in memory.
 const LONGEST_LINE: u64 = 64 << 20;
-
-/// The lines of which a report shows something.
-const KNOWN: [&str; 6] = [
-    r#""sandtrace.run.started""#,
-    r#""sandtrace.span.started""#,
-    r#""sandtrace.span.ended""#,
-    r#""sandtrace.warning""#,
-    r#""sandtrace.agent.exited""#,
-    r#""sandtrace.run.finished""#,
-];
 
 /// All that the journal says and a report shows.
 #[derive(Debug, Default)]
@@ -90,8 +80,21 @@ struct Loader {
 struct Envelope<'a> {
     #[serde(rename = "type", borrow, default)]
     kind: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
     #[serde(rename = "sandtrace", borrow, default)]
     stamp: Option<&'a RawValue>,
+}
+
+impl<'a> Envelope<'a> {
+    /// The data of a line of ours, once its type has told what it is.
+    ///
+    /// Not by [`sandtrace_client::wire::Body`]: to find the type wherever it may stand, serde must be able to keep any
+    /// data until then, which made the binary 100 KB larger.
+    fn data<T: Deserialize<'a>>(&self) -> Result<T, BadLine> {
+        let data = self.data.ok_or(BadLine)?;
+        serde_json::from_str(data.get()).map_err(|_| BadLine)
+    }
 }
 
 impl Loader {
@@ -106,14 +109,9 @@ impl Loader {
         if self.run.trace_id.is_none() {
             self.run.trace_id = stamp.map(|stamp| stamp.trace_id);
         }
-        if !envelope
-            .kind
-            .is_some_and(|kind| KNOWN.contains(&kind.get()))
-        {
-            return Ok(());
-        }
-        match serde_json::from_str(line).map_err(|_| BadLine)? {
-            Body::RunStarted(started) => {
+        match envelope.kind.map_or("", RawValue::get) {
+            r#""sandtrace.run.started""# => {
+                let started: RunStarted = envelope.data()?;
                 // After a fork it is another run, whose open spans are told anew.
                 if started.forked_from.is_some() {
                     self.run.trace_id = Some(started.trace_id.clone());
@@ -121,19 +119,20 @@ impl Loader {
                     self.index.clear();
                     self.run.started = None;
                 }
-                self.run.started.get_or_insert(*started);
+                self.run.started.get_or_insert(started);
             }
-            Body::SpanStarted(started) => self.started(*started)?,
-            Body::SpanEnded(ended) => self.ended(*ended, time)?,
-            Body::Warning(warning) => {
+            r#""sandtrace.span.started""# => self.started(envelope.data()?)?,
+            r#""sandtrace.span.ended""# => self.ended(envelope.data()?, time)?,
+            r#""sandtrace.warning""# => {
+                let warning: Warning = envelope.data()?;
                 let same = |known: &&mut (Warning, usize)| known.0 == warning;
                 match self.run.warnings.iter_mut().find(same) {
                     Some((_, times)) => *times += 1,
                     None => self.run.warnings.push((warning, 1)),
                 }
             }
-            Body::AgentExited(exited) => self.run.exited = Some(*exited),
-            Body::RunFinished(finished) => self.run.finished = Some(*finished),
+            r#""sandtrace.agent.exited""# => self.run.exited = Some(envelope.data()?),
+            r#""sandtrace.run.finished""# => self.run.finished = Some(envelope.data()?),
             _ => {}
         }
         Ok(())
