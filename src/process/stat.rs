@@ -76,6 +76,10 @@ pub fn state(pid: Pid) -> Option<State> {
 #[must_use]
 pub fn parent_and_command(pid: u32) -> Option<(u32, String)> {
     let process = read(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    // Somebody took its status while the kernel wrote the line, which then says parent 0 and session -1.
+    if process.session.as_raw() < 0 {
+        return None;
+    }
     let parent = u32::try_from(process.parent.as_raw()).ok()?;
     Some((parent, process.command))
 }

@@ -30,6 +30,8 @@ const KILLS: usize = 64;
 pub(super) const TICK: Duration = Duration::from_millis(2500);
 /// A kill longer ago than this did not end the agent (`reference/supervision.md` §3.2).
 pub(super) const FRESH: Duration = Duration::from_secs(5);
+/// By how much the kernel's own accounts of a process's size differ: counts are kept per CPU.
+const INEXACT: u64 = 4 << 20;
 /// OOM situations without a kill that no healthy run sees; 4010 in ten seconds were measured.
 const LIVELOCK_OOMS: u64 = 100;
 /// Percent of the last ten seconds in which nobody could go on.
@@ -46,6 +48,8 @@ pub struct MemoryReading {
     pub sandbox_pressure_full: Option<f64>,
     pub victims: Vec<Victim>,
     pub userspace: Vec<UserspaceKill>,
+    /// The most that one process of the run had resident, of those that were reaped by us or waited for by one that was.
+    pub reaped_rss_bytes: Option<u64>,
 }
 
 /// Whom the kernel killed.
@@ -56,10 +60,22 @@ pub(super) enum Whose {
     Cli,
     /// Anything else that the agent started.
     Descendant,
+    /// Nobody saw it below us, but what the run says of itself fits: a tool that reports the kill, or a process of that
+    /// size among those that were reaped.
+    Probable,
+    /// It came and went between two looks, and neither saw anybody else in the cgroup; which does not say that nobody was.
+    Unseen,
     /// Somebody of this cgroup, where the run is not alone, or of the sandbox.
     Unclear,
     /// Somebody else's process.
     Foreign,
+}
+
+impl Whose {
+    /// Whether further evidence may still tell.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Unseen | Self::Unclear)
+    }
 }
 
 /// What a kill is known by.
@@ -103,16 +119,19 @@ impl Kill {
     /// Whether it may have been the CLI, if something else says that the CLI is gone.
     pub(super) fn may_be_cli(&self) -> bool {
         match self.whose {
-            Whose::Cli | Whose::Descendant => true,
-            Whose::Unclear => self
-                .process
-                .as_ref()
-                .is_some_and(|process| is_cli(&process.command, None)),
+            Whose::Cli | Whose::Descendant | Whose::Probable | Whose::Unseen => true,
+            Whose::Unclear => self.is_named_as_cli(),
             Whose::Agent | Whose::Foreign => false,
         }
     }
 
-    /// Whether the process is one of the run's, as far as is known.
+    /// Whether the log calls the process what Claude Code's own is called.
+    pub(super) fn is_named_as_cli(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(|process| is_cli(&process.command, None))
+    }
+
+    /// Whether the process was seen to be one of the run's.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self.whose, Whose::Agent | Whose::Cli | Whose::Descendant)
     }
@@ -150,6 +169,8 @@ pub(super) struct Memory {
     /// The pid that holds each name was alive at the last look.
     present: Vec<u32>,
     looked: Option<Duration>,
+    /// What all of them had resident at the last two looks, of which the last may come after the agent's end.
+    together: [u64; 2],
     known: BTreeMap<u32, Known>,
     kills: Vec<Kill>,
     /// Orphans that a KILL ended which we did not send, until a kill claims them.
@@ -200,6 +221,7 @@ impl Memory {
         }
         self.userspace.extend(reading.userspace.iter().cloned());
         self.userspace.truncate(KILLS);
+        self.size_up(reading.reaped_rss_bytes);
         let rose = oom_kills(&reading, &self.latest);
         let log_says = self
             .kills
@@ -222,21 +244,27 @@ impl Memory {
         reading: &MemoryReading,
         tool: Option<&str>,
     ) {
-        let twice = self.kills.iter().any(|kill| {
-            let process = kill.process.as_ref();
-            process.is_some_and(|process| process.pid == victim.pid)
-                && kill.proof == Proof::KernelLog
+        let whose = self.whose(victim, reading);
+        let known = self.kills.iter_mut().find_map(|kill| {
+            let is_it = |process: &&mut Named| process.pid == victim.pid;
+            (kill.proof == Proof::KernelLog).then_some(())?;
+            let process = kill.process.as_mut().filter(is_it)?;
+            Some((&mut kill.whose, process))
         });
-        if twice || self.kills.len() >= KILLS {
+        if let Some((known_whose, process)) = known {
+            // It was announced before it was killed.
+            process.resident_bytes = process.resident_bytes.max(victim.resident_bytes);
+            if known_whose.is_open() {
+                *known_whose = whose;
+            }
             return;
         }
-        let whose = self.whose(victim, reading);
         let named = Named {
             pid: victim.pid,
             command: Arc::from(victim.command.as_str()),
             resident_bytes: victim.resident_bytes,
         };
-        self.kills.push(Kill {
+        let kill = Kill {
             seen: uptime,
             whose,
             proof: Proof::KernelLog,
@@ -244,38 +272,72 @@ impl Memory {
             constraint: Some(victim.constraint.clone()),
             tool: tool.filter(|_| whose != Whose::Foreign).map(str::to_owned),
             told: false,
-        });
+        };
+        // The counter may have been read first.
+        let counted = self
+            .kills
+            .iter_mut()
+            .find(|kill| kill.proof == Proof::Counter && uptime.saturating_sub(kill.seen) <= TICK);
+        if let Some(counted) = counted {
+            *counted = kill;
+        } else if self.kills.len() < KILLS {
+            self.kills.push(kill);
+        }
     }
 
     /// The log's pids are those of another pid namespace in a container, so a pid alone is not enough.
     fn whose(&self, victim: &Victim, reading: &MemoryReading) -> Whose {
         let known = self.known.get(&victim.pid);
         let fits = known.map(|known| known.fits(&victim.command));
-        if self.agent == Some(victim.pid) && fits.unwrap_or(true) {
+        let is_below = victim.kinship == Kinship::BelowUs;
+        // Since the last look it may have become another program: who was looked up by pid and name is it all the same.
+        if self.agent == Some(victim.pid) && (fits.unwrap_or(true) || is_below) {
             Whose::Agent
         } else if let (Some(known), Some(true)) = (known, fits) {
             self.role(known)
-        } else if victim.kinship == Kinship::BelowUs
-            || self.orphans.iter().any(|(pid, _)| *pid == victim.pid)
-        {
+        } else if is_below || self.orphans.iter().any(|(pid, _)| *pid == victim.pid) {
             by_name(&victim.command)
-        } else if victim.kinship == Kinship::Elsewhere || !self.shares_cgroup(victim) {
+        } else if victim.kinship == Kinship::Elsewhere {
             Whose::Foreign
-        } else if is_alone(reading) && !has_others(&self.latest) {
-            by_name(&victim.command)
+        } else if !shares_cgroup(victim, reading) && !shares_cgroup(victim, &self.latest) {
+            Whose::Foreign
+        } else if is_alone(reading) && is_alone(&self.latest) {
+            Whose::Unseen
         } else {
-            // It came and went between two looks, in a cgroup where others are, too.
             Whose::Unclear
         }
     }
 
-    /// The log names cgroups from the root on, of which a container sees the end.
-    fn shares_cgroup(&self, victim: &Victim) -> bool {
-        let Some(path) = &victim.task_cgroup else {
-            return true;
+    /// Takes a victim for one of the run's if one of its size has been reaped: the kernel tells of everybody who was waited
+    /// for how large the largest has been.
+    fn size_up(&mut self, reaped_rss_bytes: Option<u64>) {
+        let Some(largest) = reaped_rss_bytes else {
+            return;
         };
+        for kill in &mut self.kills {
+            let held = kill
+                .process
+                .as_ref()
+                .map_or(0, |process| process.resident_bytes);
+            // What it holds of files is not in the log's number.
+            let fits = held.saturating_sub(INEXACT)..=held + held / 8 + 4 * INEXACT;
+            if kill.whose.is_open() && held > 4 * INEXACT && fits.contains(&largest) {
+                kill.whose = Whose::Probable;
+            }
+        }
+    }
+
+    /// Percent of the limit that the run can have held at once, as far as is known; `None` where there is no limit, or
+    /// where files hold the memory, which are nobody's.
+    pub(super) fn held_percent(&self) -> Option<u64> {
+        let largest = self.latest.reaped_rss_bytes?;
+        let limit = self.limit().filter(|limit| *limit > 0)?;
         let mut cgroups = self.latest.cgroups.iter();
-        cgroups.any(|cgroup| path.ends_with(&*cgroup.name) || path.starts_with(&*cgroup.name))
+        if cgroups.any(|cgroup| cgroup.shmem_bytes >= Some(limit / 2)) {
+            return None;
+        }
+        let [before, last] = self.together;
+        Some(largest.max(before).max(last).saturating_mul(100) / limit)
     }
 
     fn role(&self, known: &Known) -> Whose {
@@ -389,6 +451,8 @@ impl Memory {
             self.blame(uptime, &vanished);
         }
         self.looked = Some(uptime);
+        let held = tree.processes.iter().map(|process| process.rss_bytes);
+        self.together = [self.together[1], held.sum()];
         self.present.clear();
         for process in tree.processes.iter().take(KNOWN) {
             self.present.push(process.pid);
@@ -488,6 +552,11 @@ impl Memory {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn kills(&self) -> &[Kill] {
+        &self.kills
+    }
+
     /// The last kill that meets a condition.
     pub(super) fn last_kill(&self, fits: impl Fn(&Kill) -> bool) -> Option<&Kill> {
         self.kills.iter().rev().find(|kill| fits(kill))
@@ -511,12 +580,18 @@ impl Memory {
                 .map_or(0, |process| process.resident_bytes)
         };
         let near = self.kills.iter().filter(|other| {
-            other.is_ours()
+            other.whose != Whose::Foreign
                 && other.proof == Proof::KernelLog
                 && other.seen.abs_diff(kill.seen) <= Duration::from_millis(500)
         });
         near.max_by_key(|other| held(other))
             .filter(|other| held(other) > held(kill))
+    }
+
+    /// Whether the log named the agent's pid, though not the name that it was known by.
+    pub(super) fn has_pid_of_agent(&self, kill: &Kill) -> bool {
+        let pid = kill.process.as_ref().map(|process| process.pid);
+        pid.is_some() && pid == self.agent && kill.whose != Whose::Foreign
     }
 
     /// How long before the agent's end a kill was heard of.
@@ -536,11 +611,15 @@ impl Memory {
             kill.seen >= since
                 && match kill.whose {
                     Whose::Descendant => says_killed || !kill.told,
-                    Whose::Unclear => says_killed,
+                    Whose::Probable | Whose::Unseen | Whose::Unclear => says_killed,
                     Whose::Agent | Whose::Cli | Whose::Foreign => false,
                 }
         })?;
-        self.kills[at].told = true;
+        let kill = &mut self.kills[at];
+        kill.told = true;
+        if kill.whose.is_open() {
+            kill.whose = Whose::Probable;
+        }
         Some(of_tool(&self.kills[at], self))
     }
 
@@ -804,13 +883,19 @@ fn pressure(reading: &MemoryReading) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// Without a cgroup of our own, everybody in the sandbox may have been killed.
+/// Whether a look saw nobody else. Without a cgroup of our own, everybody in the sandbox may have been killed.
 fn is_alone(reading: &MemoryReading) -> bool {
-    !reading.cgroups.is_empty()
-        && reading
-            .cgroups
-            .iter()
-            .all(|cgroup| cgroup.largest_other_bytes == Some(0))
+    let mut cgroups = reading.cgroups.iter();
+    !reading.cgroups.is_empty() && cgroups.all(|cgroup| cgroup.largest_other_bytes == Some(0))
+}
+
+/// The log names cgroups from the root on, of which a container sees the end.
+fn shares_cgroup(victim: &Victim, reading: &MemoryReading) -> bool {
+    let Some(path) = &victim.task_cgroup else {
+        return true;
+    };
+    let mut cgroups = reading.cgroups.iter();
+    cgroups.any(|cgroup| path.ends_with(&*cgroup.name) || path.starts_with(&*cgroup.name))
 }
 
 impl Session {
@@ -852,12 +937,6 @@ pub fn wants_reading(line: &Decoded<'_>) -> bool {
         Decoded::Event(AgentEvent::User(user)) => user.results.iter().any(|result| result.is_error),
         _ => false,
     }
-}
-
-/// Others were seen; before the first look at them nobody was.
-fn has_others(reading: &MemoryReading) -> bool {
-    let mut cgroups = reading.cgroups.iter();
-    cgroups.any(|cgroup| cgroup.largest_other_bytes > Some(0))
 }
 
 /// Bytes for people.

@@ -4,7 +4,8 @@
 //! status is in, before what it left behind is ended. The kernel's log is also listened to: a victim can be looked up
 //! until its parent has asked for its status, which is ten milliseconds (`reference/supervision.md` §3.1).
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -13,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::Supervisor;
 use crate::process::parent_and_command;
+use crate::process::reaper::Usage;
 use crate::resources::kernel_log::News;
 use crate::resources::memory_events::{sandbox_oom_kills, sandbox_pressure_full};
 use crate::resources::{KernelLog, Kinship, MemoryCounters, Victim};
@@ -37,6 +39,10 @@ pub(super) struct MemoryWatch {
     /// Heard, and not yet handed on.
     news: News,
     agent: Option<u32>,
+    /// The most that one of those had resident who were reaped, or whom they had waited for.
+    reaped_rss_bytes: Option<u64>,
+    /// Whom a look has found to be ours or not.
+    family: Family,
     read_at: Option<Instant>,
     wakes: u32,
 }
@@ -49,6 +55,8 @@ impl MemoryWatch {
             log: KernelLog::from_now().ok().and_then(registered),
             news: News::default(),
             agent: None,
+            reaped_rss_bytes: None,
+            family: Family::default(),
             read_at: None,
             wakes: 0,
         }
@@ -73,8 +81,10 @@ impl MemoryWatch {
         if let Some(agent) = self.agent {
             self.counters.follow(agent);
         }
-        let family = Family::default();
+        // Who belongs to whom does not change, and to find out costs more than all the rest.
+        let family = &self.family;
         let cgroups = self.counters.read(Some(&|pid| family.is_ours(pid)));
+        self.family.forget_the_absent();
         let sandbox_oom_kills = sandbox_oom_kills();
         // Last: the kernel writes of a kill before it counts it.
         self.listen();
@@ -85,21 +95,33 @@ impl MemoryWatch {
             sandbox_pressure_full: sandbox_pressure_full(),
             victims,
             userspace,
+            reaped_rss_bytes: self.reaped_rss_bytes,
         }
     }
 
-    /// Takes what is new in the log, and looks who the victims are while they are there. Says whether there are any.
+    /// Somebody of the run was reaped: what the kernel knows of its size, and of those it had waited for.
+    pub(super) fn reaped(&mut self, usage: Usage) {
+        self.reaped_rss_bytes = self.reaped_rss_bytes.max(Some(usage.max_rss_bytes));
+    }
+
+    /// Takes what is new in the log, and looks who the victims are while they are there. Says whether there are any that
+    /// are not only announced.
     fn listen(&mut self) -> bool {
         let Some(log) = &mut self.log else {
             return false;
         };
-        let known = self.news.victims.len();
+        let killed = |news: &News| {
+            let victims = news.victims.iter();
+            victims.filter(|victim| victim.resident_bytes > 0).count()
+        };
+        let before = killed(&self.news);
         log.get_mut().read(&mut self.news);
         let family = Family::default();
-        for victim in self.news.victims.iter_mut().skip(known) {
+        let victims = self.news.victims.iter_mut();
+        for victim in victims.filter(|victim| victim.kinship == Kinship::Gone) {
             victim.kinship = kinship(victim, &family);
         }
-        self.news.victims.len() > known
+        killed(&self.news) > before
     }
 
     /// Waits until there is something new in the log. Dropping the future loses nothing.
@@ -127,11 +149,14 @@ fn registered(log: KernelLog) -> Option<AsyncFd<KernelLog>> {
 /// Compares the name as well, for the pid may be of another namespace.
 fn kinship(victim: &Victim, family: &Family) -> Kinship {
     match parent_and_command(victim.pid) {
-        Some((_, command)) if command == victim.command => match family.leads_to_us(victim.pid) {
-            Some(true) => Kinship::BelowUs,
-            Some(false) => Kinship::Elsewhere,
-            None => Kinship::Gone,
-        },
+        Some((_, command)) if command == victim.command => {
+            // As in `is_ours`: somebody on the way up may be dying as well.
+            match (0..TRIES).find_map(|_| family.leads_to_us(victim.pid)) {
+                Some(true) => Kinship::BelowUs,
+                Some(false) => Kinship::Elsewhere,
+                None => Kinship::Gone,
+            }
+        }
         _ => Kinship::Gone,
     }
 }
@@ -139,14 +164,22 @@ fn kinship(victim: &Victim, family: &Family) -> Kinship {
 /// Who is below us, found by going up from each.
 #[derive(Debug, Default)]
 struct Family {
-    known: std::cell::RefCell<BTreeMap<u32, bool>>,
+    known: RefCell<BTreeMap<u32, bool>>,
+    asked: RefCell<BTreeSet<u32>>,
 }
 
 impl Family {
     /// Whether a process is one of our descendants, or we.
     fn is_ours(&self, pid: u32) -> bool {
+        self.asked.borrow_mut().insert(pid);
         // When somebody on the way up has died meanwhile, its children have another parent now.
         (0..TRIES).any(|_| self.leads_to_us(pid) == Some(true))
+    }
+
+    /// A pid that nobody has asked about since the last time may soon be somebody else's.
+    fn forget_the_absent(&mut self) {
+        let asked = std::mem::take(self.asked.get_mut());
+        self.known.get_mut().retain(|pid, _| asked.contains(pid));
     }
 
     /// `None` where the way up breaks off.
@@ -200,7 +233,8 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn kernel_log_grew(&mut self) {
+    /// Hears of victims while their names can still be looked up, of which nothing is left once they are reaped.
+    pub(super) fn hear_of_kills(&mut self) {
         if self.memory.listen() {
             self.read_memory();
         }

@@ -446,7 +446,7 @@ impl Supervisor {
                 }
                 Happening::Due => self.take_at(now, Input::Tick),
                 Happening::Beat => self.beat(),
-                Happening::KernelLog => self.kernel_log_grew(),
+                Happening::KernelLog => self.hear_of_kills(),
                 Happening::StderrRetry => {
                     self.stderr.flush(Duration::ZERO);
                 }

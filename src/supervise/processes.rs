@@ -28,6 +28,7 @@ pub(super) enum Fate {
 
 impl Supervisor {
     pub(super) fn reap(&mut self) {
+        self.hear_of_kills();
         for reaped in reap() {
             self.reaped(reaped);
         }
@@ -38,6 +39,7 @@ impl Supervisor {
 
     pub(super) fn reaped(&mut self, reaped: Reaped) {
         self.reaped_cpu.add(reaped.usage.cpu());
+        self.memory.reaped(reaped.usage);
         if self.agent == Some(reaped.pid) {
             self.agent = None;
             // The counters are right now that the status is in; what is left is not ended before they are read.

@@ -16,11 +16,14 @@ use crate::session::memory::{FRESH, Kill, Memory, Proof, Standing, TICK, Whose, 
 pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
     let memory = facts.memory;
     if let Some(kill) = memory.last_kill(|kill| kill.whose == Whose::Agent) {
-        let confidence = match kill.proof {
-            Proof::KernelLog => 0.99,
-            Proof::WaitStatus | Proof::Samples | Proof::Counter => 0.9,
-        };
-        return Some(of_agent(facts, Some(kill), confidence));
+        return Some(match kill.proof {
+            Proof::KernelLog => of_agent(facts, Some(kill), 0.99),
+            Proof::WaitStatus | Proof::Samples | Proof::Counter => guessed(facts, kill, 0.9),
+        });
+    }
+    // Its pid and its end, under a name that it took after the last look.
+    if let Some(kill) = memory.fresh_kill(TICK, |kill| memory.has_pid_of_agent(kill)) {
+        return Some(of_agent(facts, Some(kill), 0.9));
     }
     // Somebody of ours was killed, and then somebody killed the agent: who knows why.
     if let Some(kill) = memory.fresh_kill(TICK, |kill| kill.is_ours() && kill.process.is_some()) {
@@ -28,7 +31,7 @@ pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
     }
     if let Some(kill) = memory.fresh_kill(TICK, |kill| kill.proof == Proof::Counter) {
         return Some(match memory.agent_standing() {
-            Standing::Largest => of_agent(facts, Some(kill), 0.9),
+            Standing::Largest => guessed(facts, kill, 0.9),
             Standing::Smaller(larger) => {
                 let kill = Kill {
                     process: larger,
@@ -36,16 +39,11 @@ pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
                 };
                 after_descendant(facts, &kill)
             }
-            Standing::SmallerThanOthers => {
-                let failure = killed_by_somebody(facts, 0.6);
-                counted(failure.or(K::OomAgent, 0.4), memory)
-            }
+            Standing::SmallerThanOthers => of_others(facts),
             Standing::LargestOfRun | Standing::Unknown if kill.whose == Whose::Descendant => {
-                of_agent(facts, Some(kill), 0.7)
+                guessed(facts, kill, 0.7)
             }
-            Standing::LargestOfRun | Standing::Unknown => {
-                of_agent(facts, Some(kill), 0.5).or(K::CrashSignal, 0.45)
-            }
+            Standing::LargestOfRun | Standing::Unknown => guessed(facts, kill, 0.5),
         });
     }
     if let Some(fact) = memory.userspace_kill() {
@@ -64,6 +62,21 @@ pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
         let failure = killed_by_somebody(facts, 0.9).or(K::CancelledHost, 0.2);
         history(failure, memory)
     })
+}
+
+/// On a kill that nobody named. It is of the agent only if the run can have held what was too much.
+fn guessed(facts: &Facts<'_>, kill: &Kill, confidence: f64) -> Failure {
+    match facts.memory.held_percent() {
+        Some(..50) => of_others(facts),
+        Some(50..75) => of_agent(facts, Some(kill), 0.5).or(K::CrashSignal, 0.45),
+        _ if confidence > 0.5 => of_agent(facts, Some(kill), confidence),
+        _ => of_agent(facts, Some(kill), confidence).or(K::CrashSignal, 0.45),
+    }
+}
+
+fn of_others(facts: &Facts<'_>) -> Failure {
+    let failure = killed_by_somebody(facts, 0.6);
+    counted(failure.or(K::OomAgent, 0.4), facts.memory)
 }
 
 fn source_of_userspace(fact: &str) -> &'static str {
@@ -146,6 +159,14 @@ pub(super) fn by_cli(facts: &Facts<'_>, said: Option<(&'static str, String)>) ->
     let named = memory.fresh_kill(within, |kill| kill.whose == Whose::Cli);
     let (kill, confidence) = match (named, &said) {
         (Some(kill), _) if kill.proof == Proof::KernelLog => (kill.clone(), 0.97),
+        // The agent says that it is gone, and the kernel names one like it where nobody else was seen.
+        (_, Some(_))
+            if let Some(kill) = memory.fresh_kill(within, |kill| {
+                matches!(kill.whose, Whose::Unseen | Whose::Probable) && kill.is_named_as_cli()
+            }) =>
+        {
+            (kill.clone(), 0.97)
+        }
         (Some(kill), Some(_)) => (kill.clone(), 0.9),
         (_, None) => return None,
         // The agent says that it is gone, and the kernel that it took a process whose name tells less.
@@ -213,7 +234,12 @@ fn rest(confidence: f64) -> f64 {
 pub(super) fn by_descendant(facts: &Facts<'_>, code: i32, words: bool, base: Failure) -> Failure {
     let memory = facts.memory;
     let shell_says_kill = code == 128 + nix::libc::SIGKILL;
-    let fresh = |kill: &Kill| matches!(kill.whose, Whose::Descendant | Whose::Cli | Whose::Unclear);
+    let fresh = |kill: &Kill| {
+        matches!(
+            kill.whose,
+            Whose::Descendant | Whose::Cli | Whose::Probable | Whose::Unseen | Whose::Unclear
+        )
+    };
     let Some(kill) = memory.fresh_kill(FRESH, fresh) else {
         return if shell_says_kill && memory.is_counted() && base.kind == K::CrashSignal {
             // What the shell reports was killed by somebody, but not for memory.
@@ -230,8 +256,17 @@ pub(super) fn by_descendant(facts: &Facts<'_>, code: i32, words: bool, base: Fai
     };
     let heaviest = memory
         .heaviest()
-        .filter(|(whose, _)| *whose != Whose::Agent);
-    let certain = kill.is_ours() || heaviest.is_some();
+        // Where the log names the victim, the size of others says nothing.
+        .filter(|(whose, _)| *whose != Whose::Agent && kill.process.is_none());
+    let certain = match kill.whose {
+        Whose::Probable => true,
+        // Nobody else was there before or after, and the shell speaks of a kill.
+        Whose::Unseen => shell_says_kill,
+        _ if kill.proof == Proof::Counter && memory.held_percent() < Some(50) => {
+            memory.held_percent().is_none() && (kill.is_ours() || heaviest.is_some())
+        }
+        _ => kill.is_ours() || heaviest.is_some(),
+    };
     let kill = &Kill {
         process: kill.process.clone().or(heaviest.map(|(_, named)| named)),
         ..kill.clone()
@@ -391,6 +426,8 @@ fn log_fact(failure: Failure, kill: &Kill) -> Failure {
     let whose = match kill.whose {
         Whose::Foreign => ", which is not of this run",
         Whose::Unclear => ", which may be of another command",
+        Whose::Unseen => ", which nobody saw, in a cgroup where nobody else was seen",
+        Whose::Probable => ", which fits a process of this run",
         Whose::Agent | Whose::Cli | Whose::Descendant => "",
     };
     failure.because(
@@ -422,7 +459,9 @@ pub(in crate::session) fn told(kill: &Kill, memory: &Memory) -> String {
     let who = match kill.whose {
         Whose::Agent => format!("the agent, {}", named(kill, memory)),
         Whose::Cli => format!("the Claude Code CLI, {}", named(kill, memory)),
-        Whose::Descendant | Whose::Unclear | Whose::Foreign => named(kill, memory),
+        Whose::Descendant | Whose::Probable | Whose::Unseen | Whose::Unclear | Whose::Foreign => {
+            named(kill, memory)
+        }
     };
     format!("the kernel killed {who} for memory{tool}")
 }

@@ -125,6 +125,32 @@ impl Story {
         self.oom(seconds)
     }
 
+    /// A process of the run, of this name and kinship when the log told of it.
+    fn oom_of_kin(mut self, seconds: f64, pid: u32, command: &str, kinship: Kinship) -> Self {
+        self = self.announced(pid, command, 62);
+        self.reading.victims[0].kinship = kinship;
+        self.oom(seconds)
+    }
+
+    /// The log names somebody, and the next reading will have it.
+    fn announced(mut self, pid: u32, command: &str, mib: u64) -> Self {
+        self.reading.victims.push(Victim {
+            pid,
+            command: command.to_owned(),
+            resident_bytes: mib * MIB,
+            constraint: Constraint::Cgroup(Some("/run".to_owned())),
+            task_cgroup: Some("/run".to_owned()),
+            kinship: Kinship::Gone,
+        });
+        self
+    }
+
+    /// The largest process that was reaped held this much.
+    fn reaped(mut self, mib: u64) -> Self {
+        self.reading.reaped_rss_bytes = Some(mib * MIB);
+        self
+    }
+
     fn userspace(mut self, pid: Option<u32>) -> Self {
         self.reading.userspace.push(UserspaceKill {
             pid,
@@ -781,6 +807,142 @@ fn without_a_name_a_shared_cgroup_proves_nothing() {
     }
 }
 
+fn row(story: Story, ending: Case) -> (String, f64) {
+    let failure = story.end(ending).verdict().1.unwrap();
+    (failure.kind.to_string(), failure.confidence)
+}
+
+/// It may have come and gone between two looks that saw nobody, and nothing of the run's has its size.
+#[test]
+fn a_stranger_s_death_is_never_the_reason_for_the_end() {
+    let strangers: [(&str, fn() -> Story); 5] = [
+        ("unseen", || {
+            story().of_stranger(9.9, Kinship::Gone).reaped(8)
+        }),
+        ("unseen, and nothing was reaped", || {
+            story().of_stranger(9.9, Kinship::Gone)
+        }),
+        ("seen", || {
+            story().shared(40).of_stranger(9.9, Kinship::Elsewhere)
+        }),
+        ("among others", || {
+            story().shared(5).of_stranger(9.9, Kinship::Gone).reaped(8)
+        }),
+        ("without a log", || {
+            story().looked(9.0, &[(AGENT, 8)]).oom(9.9).reaped(8)
+        }),
+    ];
+    for (what, of) in strangers {
+        let (kind, _) = row(of(), killed(9));
+        assert_eq!(kind, "crash.signal", "{what}");
+        for ending in [exit(3), exit(1).said(CLI_KILLED)] {
+            let (kind, confidence) = row(of(), ending);
+            let is_oom = kind.starts_with("oom.") && confidence > 0.5;
+            // Two deaths at once, of the CLI by somebody and of a stranger by the kernel, look like one.
+            assert!(!is_oom || kind == "oom.cli", "{what}: {kind} {confidence}");
+        }
+    }
+}
+
+#[test]
+fn a_process_nobody_saw_is_the_run_s_if_what_the_run_says_of_itself_fits() {
+    let unseen = || story().announced(555, "hog", 40).oom(9.9);
+    let shared = || story().shared(5).announced(555, "hog", 40).oom(9.9);
+    // Of its size was one that the agent had waited for.
+    assert_eq!(
+        row(unseen().reaped(44), exit(3)),
+        ("oom.descendant_fatal".into(), 0.7)
+    );
+    assert_eq!(
+        row(shared().reaped(44), exit(3)),
+        ("oom.descendant_fatal".into(), 0.7)
+    );
+    // A shell that says so, where nobody else was.
+    assert_eq!(
+        row(unseen(), exit(137)),
+        ("oom.descendant_fatal".into(), 0.8)
+    );
+    assert_eq!(
+        row(shared(), exit(137)),
+        ("oom.descendant_fatal".into(), 0.5)
+    );
+    // Another size, or none.
+    for other in [
+        unseen().reaped(20),
+        unseen().reaped(200),
+        shared(),
+        unseen(),
+    ] {
+        assert_eq!(row(other, exit(3)).0, "crash.exit_code");
+    }
+    // But who killed the agent itself, that does not tell.
+    assert_eq!(row(unseen().reaped(44), killed(9)).0, "crash.signal");
+    // The tool's result does, for the tool.
+    assert!(
+        shared()
+            .memory
+            .blame_for_tool(at(9.0), "Exit code 137\nKilled")
+            .is_some()
+    );
+    assert!(
+        shared()
+            .memory
+            .blame_for_tool(at(9.0), "Exit code 1")
+            .is_none()
+    );
+}
+
+#[test]
+fn an_agent_that_became_another_program_is_still_the_agent() {
+    let before = || story().looked(9.0, &[(AGENT, 2)]);
+    let of = |kinship| before().oom_of_kin(9.9, AGENT, "other", kinship);
+    assert_eq!(
+        row(of(Kinship::BelowUs), killed(9)),
+        ("oom.agent".into(), 0.99)
+    );
+    assert_eq!(row(of(Kinship::Gone), killed(9)), ("oom.agent".into(), 0.9));
+    assert_eq!(row(of(Kinship::Elsewhere), killed(9)).0, "crash.signal");
+    let tool = before().oom_of_kin(9.9, TOOL, "other", Kinship::BelowUs);
+    assert_eq!(row(tool, exit(3)), ("oom.descendant_fatal".into(), 0.7));
+}
+
+/// The log announces a victim before it is killed, and the counter may be read in between.
+#[test]
+fn one_kill_is_told_once_however_it_is_heard_of() {
+    let mut announced = story().announced(AGENT, "python3", 0);
+    announced.read(9.8);
+    announced = announced.announced(AGENT, "python3", 62).oom(9.9);
+    let mut counted = story().oom(9.8).announced(AGENT, "python3", 62);
+    counted.read(9.9);
+    for story in [announced, counted] {
+        assert_eq!(story.memory.kills().len(), 1, "{:?}", story.memory.kills());
+        let failure = story.end(killed(9)).verdict().1.unwrap();
+        assert_eq!(failure.confidence, 0.99, "{failure:?}");
+        assert!(
+            failure.message.contains("python3 had 62 MiB"),
+            "{failure:?}"
+        );
+    }
+}
+
+/// Nobody is named, but how much the run held is known.
+#[test]
+fn an_agent_that_held_little_was_not_what_the_kernel_looked_for() {
+    let of = |mib| {
+        row(
+            story()
+                .looked(9.0, &[(AGENT, 20)])
+                .oom(9.9)
+                .reaped(mib)
+                .looked(9.95, &[]),
+            killed(9),
+        )
+    };
+    assert_eq!(of(60), ("oom.agent".into(), 0.9));
+    assert_eq!(of(40), ("oom.agent".into(), 0.5));
+    assert_eq!(of(20), ("crash.signal".into(), 0.6));
+}
+
 #[test]
 fn a_verdict_about_memory_says_who_how_much_and_where() {
     let failure = story()
@@ -901,11 +1063,15 @@ fn recorded(case: &str) -> Case {
         .filter_map(|line| Some(Duration::from_micros(line.split(',').nth(2)?.parse().ok()?)))
         .collect();
     let seen = times.first().copied().unwrap_or_default();
+    // The wait status comes with the largest that was waited for; a stranger was not.
+    let held = news.victims.iter().map(|victim| victim.resident_bytes);
+    let held = held.max().filter(|_| case != "kill_9_after_foreign_oom");
     memory.read(
         seen,
         MemoryReading {
             victims: news.victims,
             userspace: news.userspace,
+            reaped_rss_bytes: held,
             ..reading("after")
         },
         None,
