@@ -169,8 +169,8 @@ pub(super) struct Memory {
     /// The pid that holds each name was alive at the last look.
     present: Vec<u32>,
     looked: Option<Duration>,
-    /// What all of them had resident at the last two looks, of which the last may come after the agent's end.
-    together: [u64; 2],
+    /// What all of them had resident then.
+    together: u64,
     known: BTreeMap<u32, Known>,
     kills: Vec<Kill>,
     /// Orphans that a KILL ended which we did not send, until a kill claims them.
@@ -336,8 +336,7 @@ impl Memory {
         if cgroups.any(|cgroup| cgroup.shmem_bytes >= Some(limit / 2)) {
             return None;
         }
-        let [before, last] = self.together;
-        Some(largest.max(before).max(last).saturating_mul(100) / limit)
+        Some(largest.max(self.together).saturating_mul(100) / limit)
     }
 
     fn role(&self, known: &Known) -> Whose {
@@ -450,9 +449,15 @@ impl Memory {
         {
             self.blame(uptime, &vanished);
         }
+        // What the agent was part of stays, for that is what its end is judged by.
+        let is_agent = |pid: u32| self.agent == Some(pid);
+        let was_there = self.present.iter().any(|pid| is_agent(*pid));
+        if was_there && !tree.processes.iter().any(|process| is_agent(process.pid)) {
+            return;
+        }
         self.looked = Some(uptime);
         let held = tree.processes.iter().map(|process| process.rss_bytes);
-        self.together = [self.together[1], held.sum()];
+        self.together = held.sum();
         self.present.clear();
         for process in tree.processes.iter().take(KNOWN) {
             self.present.push(process.pid);
@@ -494,7 +499,11 @@ impl Memory {
         let Some(largest) = self.largest() else {
             return;
         };
-        if vanished.contains(&largest) && self.outweighs_others(largest) {
+        // How the agent ended, its wait status says.
+        if self.agent != Some(largest)
+            && vanished.contains(&largest)
+            && self.outweighs_others(largest)
+        {
             let mut kill = self.kills[at].clone();
             self.name(&mut kill, largest, Proof::Samples);
             self.kills[at] = kill;
@@ -512,12 +521,7 @@ impl Memory {
     /// Whether no process of another command was as large; where nobody looked, nobody knows.
     fn outweighs_others(&self, pid: u32) -> bool {
         let rss = self.known.get(&pid).map_or(0, |known| known.rss_bytes);
-        let others = self.latest.cgroups.iter();
-        others
-            .map(|cgroup| cgroup.largest_other_bytes)
-            .max()
-            .flatten()
-            .is_some_and(|other| other < rss)
+        self.others().is_some_and(|other| other < rss)
     }
 
     fn judge_livelock(&mut self, reading: &MemoryReading, killed: u64) {
@@ -676,11 +680,19 @@ impl Memory {
         self.outweighs_others(pid).then_some((whose, named))
     }
 
+    /// The largest process of another command, of those who could have been killed in the run's place: where a counter
+    /// has risen, else anywhere.
     fn others(&self) -> Option<u64> {
-        let cgroups = self.latest.cgroups.iter();
-        cgroups
-            .filter_map(|cgroup| cgroup.largest_other_bytes)
-            .max()
+        let rose = |cgroup: &&CgroupMemory| {
+            rise(cgroup, &self.baseline, |cgroup| cgroup.oom_kills) > Some(0)
+        };
+        let cgroups = &self.latest.cgroups;
+        let largest = |cgroup: &CgroupMemory| cgroup.largest_other_bytes;
+        if cgroups.iter().any(|cgroup| rose(&cgroup)) {
+            cgroups.iter().filter(rose).filter_map(largest).max()
+        } else {
+            cgroups.iter().filter_map(largest).max()
+        }
     }
 
     fn named_of(&self, pid: u32) -> Option<Named> {

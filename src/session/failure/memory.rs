@@ -12,6 +12,9 @@ use super::{Facts, ending_fact};
 use crate::resources::Constraint;
 use crate::session::memory::{FRESH, Kill, Memory, Proof, Standing, TICK, Whose, size};
 
+/// Percent of the limit from which on nobody else can have held more.
+const MOST: u64 = 75;
+
 /// On an agent that KILL ended, which we did not send. `None` if the kernel's memory has nothing to do with it.
 pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
     let memory = facts.memory;
@@ -39,11 +42,13 @@ pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
                 };
                 after_descendant(facts, &kill)
             }
-            Standing::SmallerThanOthers => of_others(facts),
+            Standing::SmallerThanOthers if memory.held_percent() < Some(MOST) => of_others(facts),
             Standing::LargestOfRun | Standing::Unknown if kill.whose == Whose::Descendant => {
                 guessed(facts, kill, 0.7)
             }
-            Standing::LargestOfRun | Standing::Unknown => guessed(facts, kill, 0.5),
+            Standing::LargestOfRun | Standing::Unknown | Standing::SmallerThanOthers => {
+                guessed(facts, kill, 0.5)
+            }
         });
     }
     if let Some(fact) = memory.userspace_kill() {
@@ -66,11 +71,17 @@ pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
 
 /// On a kill that nobody named. It is of the agent only if the run can have held what was too much.
 fn guessed(facts: &Facts<'_>, kill: &Kill, confidence: f64) -> Failure {
-    match facts.memory.held_percent() {
-        Some(..50) => of_others(facts),
-        Some(50..75) => of_agent(facts, Some(kill), 0.5).or(K::CrashSignal, 0.45),
-        _ if confidence > 0.5 => of_agent(facts, Some(kill), confidence),
-        _ => of_agent(facts, Some(kill), confidence).or(K::CrashSignal, 0.45),
+    let confidence = match facts.memory.held_percent() {
+        Some(..50) => return of_others(facts),
+        Some(50..MOST) => 0.5,
+        Some(_) => confidence.max(0.7),
+        None => confidence,
+    };
+    let failure = of_agent(facts, Some(kill), confidence);
+    if confidence > 0.5 {
+        failure
+    } else {
+        failure.or(K::CrashSignal, 0.45)
     }
 }
 
@@ -183,6 +194,7 @@ pub(super) fn by_cli(facts: &Facts<'_>, said: Option<(&'static str, String)>) ->
                 Some((Whose::Cli, cli)) => (Some(cli), 0.9),
                 // Nobody looked; but nobody else is in the cgroup.
                 _ if kill.whose == Whose::Descendant => (None, 0.7),
+                _ if memory.held_percent() >= Some(MOST) => (None, 0.7),
                 _ => (None, 0.5),
             };
             let kill = Kill {
@@ -262,9 +274,11 @@ pub(super) fn by_descendant(facts: &Facts<'_>, code: i32, words: bool, base: Fai
         Whose::Probable => true,
         // Nobody else was there before or after, and the shell speaks of a kill.
         Whose::Unseen => shell_says_kill,
-        _ if kill.proof == Proof::Counter && memory.held_percent() < Some(50) => {
-            memory.held_percent().is_none() && (kill.is_ours() || heaviest.is_some())
-        }
+        _ if kill.proof == Proof::Counter => match memory.held_percent() {
+            Some(held) if held < 50 => false,
+            Some(MOST..) => true,
+            _ => kill.is_ours() || heaviest.is_some(),
+        },
         _ => kill.is_ours() || heaviest.is_some(),
     };
     let kill = &Kill {
