@@ -75,8 +75,12 @@ pub fn state(pid: Pid) -> Option<State> {
 /// The parent and the command of any process that is there, a zombie too.
 #[must_use]
 pub fn parent_and_command(pid: u32) -> Option<(u32, String)> {
-    let process = read(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
-    // Somebody took its status while the kernel wrote the line, which then says parent 0 and session -1.
+    lineage(read(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?)
+}
+
+fn lineage(process: Process) -> Option<(u32, String)> {
+    // Somebody took its status while the kernel wrote the line, which then says parent 0 and session -1: that is not to
+    // be taken for a process without a parent, who is a stranger.
     if process.session.as_raw() < 0 {
         return None;
     }
@@ -200,6 +204,16 @@ mod tests {
         for length in [0, 4, 10, 20, 60] {
             assert_eq!(parse(&LINE.as_bytes()[..length]), None);
         }
+    }
+
+    #[test]
+    fn a_process_that_is_being_reaped_has_no_parent_to_go_by() {
+        let line = LINE.replace("S 17 4242 4200 ", "Z 0 -1 -1 ");
+        assert_eq!(lineage(parse(line.as_bytes()).unwrap()), None);
+        // The first of a pid namespace has none either, but is there.
+        let line = LINE.replace("S 17 4242 4200 ", "S 0 0 0 ");
+        let first = lineage(parse(line.as_bytes()).unwrap());
+        assert_eq!(first, Some((0, "a) R (b) c".to_owned())));
     }
 
     #[test]

@@ -74,9 +74,14 @@ impl MemoryCgroup {
     }
 
     fn read(memberships: &str) -> Option<Self> {
-        let memberships = fs::read_to_string(memberships).ok()?;
+        Self::of_memberships(&fs::read_to_string(memberships).ok()?)
+    }
+
+    /// That of whoever has these memberships, the text of /proc/PID/cgroup.
+    #[must_use]
+    pub fn of_memberships(memberships: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        Self::first(&mounts, &memberships, &|file| File::open(file).is_ok())
+        Self::first(&mounts, memberships, &|file| File::open(file).is_ok())
     }
 
     /// The first place whose counters can be read, from the process's own cgroup upwards: a cgroup of version 2 whose

@@ -51,6 +51,8 @@ pub struct CgroupMemory {
 #[derive(Debug, Default)]
 pub struct MemoryCounters {
     cgroups: Vec<MemoryCgroup>,
+    /// The agent's memberships when it was last looked for: the mounts need not be searched while it stays.
+    memberships: String,
 }
 
 impl MemoryCounters {
@@ -59,14 +61,22 @@ impl MemoryCounters {
     pub fn of_this_process() -> Self {
         Self {
             cgroups: MemoryCgroup::of_this_process().into_iter().collect(),
+            memberships: String::new(),
         }
     }
 
     /// Looks where the agent is now, and remembers it: once it is gone, nobody can tell any more.
     pub fn follow(&mut self, agent: u32) {
-        let Some(cgroup) = MemoryCgroup::of(agent) else {
+        let Some(memberships) = text(Path::new(&format!("/proc/{agent}/cgroup"))) else {
             return;
         };
+        if memberships == self.memberships {
+            return;
+        }
+        let Some(cgroup) = MemoryCgroup::of_memberships(&memberships) else {
+            return;
+        };
+        self.memberships = memberships;
         let known = self.cgroups.iter();
         // Who is dying is already back at the root, above where it lived.
         let is_known = known

@@ -297,9 +297,9 @@ impl Memory {
             self.role(known)
         } else if is_below || self.orphans.iter().any(|(pid, _)| *pid == victim.pid) {
             by_name(&victim.command)
-        } else if victim.kinship == Kinship::Elsewhere {
-            Whose::Foreign
-        } else if !shares_cgroup(victim, reading) && !shares_cgroup(victim, &self.latest) {
+        } else if victim.kinship == Kinship::Elsewhere
+            || !(shares_cgroup(victim, reading) || shares_cgroup(victim, &self.latest))
+        {
             Whose::Foreign
         } else if is_alone(reading) && is_alone(&self.latest) {
             Whose::Unseen

@@ -815,7 +815,8 @@ fn row(story: Story, ending: Case) -> (String, f64) {
 /// It may have come and gone between two looks that saw nobody, and nothing of the run's has its size.
 #[test]
 fn a_stranger_s_death_is_never_the_reason_for_the_end() {
-    let strangers: [(&str, fn() -> Story); 5] = [
+    type Row = (&'static str, fn() -> Story);
+    let strangers: [Row; 5] = [
         ("unseen", || {
             story().of_stranger(9.9, Kinship::Gone).reaped(8)
         }),
