@@ -199,7 +199,7 @@ fn a_tool_that_the_kernel_kills_is_the_tool_s_failure_and_not_the_run_s() {
         .iter()
         .find(|warning| warning["code"] == "oom_kill")
         .unwrap();
-    assert_eq!(warning["counts"]["tool"], "the tool Bash", "{warning}");
+    assert_eq!(warning["counts"]["tool"], "Bash", "{warning}");
     run.assert_sound();
 }
 

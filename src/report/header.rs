@@ -54,7 +54,10 @@ fn agent_tree(peaks: &ResourcePeaks) -> Vec<String> {
     let mut items = vec![
         format!("{:.1} s of CPU", peaks.tree_cpu_seconds),
         format!("{} at most", bytes(peaks.tree_rss_bytes_max)),
-        format!("{} processes at most", peaks.tree_processes_max),
+        match peaks.tree_processes_max {
+            1 => "1 process".to_owned(),
+            processes => format!("{processes} processes at most"),
+        },
     ];
     if let Some(tool) = &peaks.largest_tool {
         items.push(format!(

@@ -916,10 +916,8 @@ impl Session {
         let tools = self.tools.awaited();
         let tool = match tools.as_slice() {
             [] => None,
-            [(_, tool)] => Some(format!("the tool {}", tool.name)),
-            [(_, tool), others @ ..] => {
-                Some(format!("the tool {} and {} more", tool.name, others.len()))
-            }
+            [(_, tool)] => Some(tool.name.clone()),
+            [(_, tool), others @ ..] => Some(format!("{} and {} more", tool.name, others.len())),
         };
         let was_livelocked = self.memory.livelock().is_some();
         let known = self.memory.read(now.uptime, reading, tool.as_deref());

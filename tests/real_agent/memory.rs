@@ -41,7 +41,7 @@ fn a_tool_that_the_kernel_kills_is_an_oom_of_the_tool_alone() {
     let warned = run.lines.iter().any(|line| {
         line["type"] == "sandtrace.warning"
             && line["data"]["code"] == "oom_kill"
-            && line["data"]["counts"]["tool"] == "the tool Bash"
+            && line["data"]["counts"]["tool"] == "Bash"
     });
     assert!(warned, "{}", run.tree());
 }

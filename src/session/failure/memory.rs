@@ -138,11 +138,11 @@ fn of_agent(facts: &Facts<'_>, kill: Option<&Kill>, confidence: f64) -> Failure 
     };
     let tool = kill
         .and_then(|kill| kill.tool.as_ref())
-        .map_or_else(String::new, |tool| format!(" {tool} was running."));
+        .map_or_else(String::new, |tool| format!(" while {tool} ran"));
     let failure = verdict(
         K::OomAgent,
         confidence,
-        format!("The kernel killed the agent for memory{why}.{tool}"),
+        format!("The kernel killed the agent for memory{tool}{why}."),
     );
     evidence(failure, kill, memory).because("wait_status", ending_fact(facts.ending))
 }
