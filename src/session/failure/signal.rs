@@ -3,23 +3,24 @@
 use sandtrace_client::failure::{Failure, FailureKind};
 
 use super::memory::{by_kill, by_runtime, history, long_before};
-use super::verdict::{Because, verdict};
+use super::verdict::{Because, clip, verdict};
 use super::{Facts, ending_fact};
 use crate::process::exit::signal_name;
 
 pub(super) fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Failure {
     let name = signal_name(signal);
-    if facts
-        .stderr
-        .find(&["JavaScript heap out of memory", "Ineffective mark-compacts"])
-        .is_some()
+    // Only the signals by which a runtime ends itself: the words of a heap that was a tool's explain no KILL.
+    if is_given_up(signal)
+        && let Some(line) = facts
+            .stderr
+            .find(&["JavaScript heap out of memory", "Ineffective mark-compacts"])
     {
         return verdict(
             FailureKind::OomHeap,
             0.97,
             "The agent's JavaScript heap ran out of memory.".to_owned(),
         )
-        .because("stderr", "JavaScript heap out of memory".to_owned())
+        .because("stderr", clip(line))
         .because("wait_status", ending_fact(facts.ending));
     }
     if signal == nix::libc::SIGKILL
@@ -52,10 +53,15 @@ pub(super) fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Fa
             history(failure.or(FailureKind::CancelledHost, 0.5), facts.memory)
         }
         nix::libc::SIGINT => failure.or(FailureKind::CancelledUser, 0.5),
-        // JavaScript runtimes give up in these ways, and say so or not.
-        nix::libc::SIGTRAP | nix::libc::SIGILL | nix::libc::SIGSEGV | nix::libc::SIGABRT => {
-            by_runtime(facts, failure)
-        }
+        _ if is_given_up(signal) => by_runtime(facts, failure),
         _ => failure,
     }
+}
+
+/// JavaScript runtimes give up in these ways, and say so or not.
+fn is_given_up(signal: i32) -> bool {
+    matches!(
+        signal,
+        nix::libc::SIGTRAP | nix::libc::SIGILL | nix::libc::SIGSEGV | nix::libc::SIGABRT
+    )
 }

@@ -193,6 +193,15 @@ fn every_line_of_the_truth_table_holds() {
             killed(6).said("FATAL ERROR: Reached heap limit - JavaScript heap out of memory"),
             "oom.heap",
         ),
+        // Words that a heap of somebody's left on stderr explain no signal from outside.
+        (
+            killed(9).said("FATAL ERROR: JavaScript heap out of memory"),
+            "crash.signal",
+        ),
+        (
+            killed(15).said("FATAL ERROR: JavaScript heap out of memory"),
+            "crash.signal",
+        ),
         // The last result.
         (exit(0).well(), "-"),
         (error("error_max_turns", None), "limit.turns"),
