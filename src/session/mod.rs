@@ -417,6 +417,7 @@ impl Session {
                 self.look_if_kept_waiting(now, &mut effects.actions);
                 self.sampled(now, sample, effects);
             }
+            Input::Looked(tree) if self.tool_usage.is_late(tree) => {}
             Input::Looked(tree) => {
                 self.memory.looked(now.uptime, tree);
                 self.looked(tree, effects);
@@ -515,7 +516,8 @@ impl Session {
         peaks.samples += 1;
         peaks.cpu_utilization_max = peaks.cpu_utilization_max.max(sandbox.cpu_utilization);
         peaks.memory_used_bytes_max = peaks.memory_used_bytes_max.max(sandbox.memory_used_bytes);
-        if let Some(tree) = &sample.tree {
+        let tree = sample.tree.as_ref();
+        if let Some(tree) = tree.filter(|tree| !self.tool_usage.is_late(tree)) {
             self.memory.looked(now.uptime, tree);
             self.looked(tree, effects);
             self.tree_alive(now, tree, effects);

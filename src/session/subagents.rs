@@ -104,6 +104,7 @@ impl Session {
             }
         }
         self.tools.open.remove(&id);
+        self.tool_usage.keep(|tool| tool != id);
         self.tools.clock(now.uptime);
         self.tree
             .close(span_id, now.wall, Closing::Finished, changes);
@@ -229,12 +230,14 @@ impl Session {
         let Self {
             tree,
             tools,
+            tool_usage,
             lanes,
             loops,
             hooks,
             ..
         } = self;
         tools.open.retain(|_, tool| tree.is_open(tool.span_id));
+        tool_usage.keep(|id| tools.open.contains_key(id));
         tools.subagents.retain(|id, subagent| {
             let open = tree.is_open(subagent.span_id);
             if !open {

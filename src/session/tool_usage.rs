@@ -24,6 +24,8 @@ use crate::resources::{ProcessUse, TreeSample};
 
 /// A command may have begun so long before we read of it, in clock ticks: the agent passes the CLI's lines on.
 const SLACK_TICKS: u64 = 20;
+/// Tools that are followed at once: an agent that opens more without end must not take our memory. Others have no figures.
+const ACCOUNTS: usize = 128;
 /// A command is kept for comparison up to this length.
 const LONGEST_COMMAND: usize = 16 << 10;
 /// No tree is deeper, or it is none.
@@ -152,6 +154,9 @@ impl ToolUsage {
 
     /// A tool begins with what the last look has found.
     pub(super) fn opened(&mut self, id: &str, tool: &ToolUse<'_>) {
+        if self.accounts.len() >= ACCOUNTS {
+            return;
+        }
         let (opened_ticks, opened_cpu) = self.last.unwrap_or_default();
         let account = Account {
             name: super::clipped(&tool.name).to_owned(),
@@ -162,6 +167,23 @@ impl ToolUsage {
             ..Account::default()
         };
         self.accounts.insert(id.to_owned(), account);
+    }
+
+    /// Ends the accounts of tools that are over, whether or not anybody looks.
+    pub(super) fn keep(&mut self, is_open: impl Fn(&str) -> bool) {
+        self.accounts.retain(|id, _| is_open(id));
+    }
+
+    /// Whether a later look has been taken already. The sampler's wait in a channel, while the loop looks for itself; to
+    /// compare backwards would charge a tool with processes that were gone before it began.
+    pub(super) fn is_late(&self, tree: &TreeSample) -> bool {
+        self.last.is_some_and(|(ticks, _)| tree.ticks < ticks)
+    }
+
+    /// How many tools are followed.
+    #[cfg(test)]
+    pub(super) fn accounts(&self) -> usize {
+        self.accounts.len()
     }
 
     /// Takes a look into the accounts; asks about sessions that it cannot assign.
@@ -445,10 +467,6 @@ impl ToolUsage {
 impl Session {
     /// A look at the agent's processes.
     pub(super) fn looked(&mut self, tree: &TreeSample, effects: &mut Effects) {
-        let open = &self.tools.open;
-        self.tool_usage
-            .accounts
-            .retain(|id, _| open.contains_key(id));
         for question in self.tool_usage.look(tree) {
             let (pid, start_ticks) = question.leader;
             effects.actions.push(Action::TellApart {

@@ -284,6 +284,7 @@ impl Session {
         }
         self.end_subagent(now, id, None, changes);
         self.tools.open.remove(id);
+        self.tool_usage.keep(|tool| tool != id);
         self.tools.clock(now.uptime);
         self.tree
             .close(span_id, now.wall, Closing::Finished, changes);

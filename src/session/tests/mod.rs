@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod life;
+mod looks;
 mod network;
 mod properties;
 mod recordings;
