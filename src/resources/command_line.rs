@@ -1,13 +1,24 @@
 //! Which of several commands a process runs, by its command line. It is compared here and goes nowhere else.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 
 use crate::process::start_ticks;
 
+/// A command line is read up to here. It may be megabytes long, and holds the command near its beginning.
+const LINE: u64 = 128 << 10;
+
 /// The id of the command that a shell was started with; `None` if it is none of them, or the process is gone.
+///
+/// The kernel takes the line out of the process's memory, and may keep whoever asks waiting where memory is short.
 #[must_use]
 pub fn running(pid: u32, start: u64, commands: &[(String, String)]) -> Option<&str> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut line = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))
+        .ok()?
+        .take(LINE)
+        .read_to_end(&mut line)
+        .ok()?;
     // The line is this process's only if the pid is still its own.
     (start_ticks(pid) == Some(start)).then_some(())?;
     matching(&String::from_utf8_lossy(&line), commands)
@@ -33,6 +44,9 @@ fn bare(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -57,6 +71,28 @@ mod tests {
         for (line, expected) in table {
             assert_eq!(matching(line, &commands), expected, "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_line_without_end_is_read_as_far_as_a_command_stands() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read line # first", "sh"]);
+        command.args(vec!["x".repeat(64 << 10); 4]).arg("last");
+        let mut shell = command.stdin(Stdio::piped()).spawn().unwrap();
+        let commands = ["first", "last"].map(|command| (command.to_owned(), command.to_owned()));
+        let start = start_ticks(shell.id()).unwrap();
+        let began = std::time::Instant::now();
+        // Between fork and exec it still has our own line.
+        let found = loop {
+            let found = running(shell.id(), start, &commands);
+            if found.is_some() || began.elapsed() > std::time::Duration::from_secs(10) {
+                break found;
+            }
+        };
+        assert_eq!(found, Some("first"));
+        assert_eq!(running(shell.id(), start, &commands[1..]), None);
+        shell.kill().unwrap();
+        shell.wait().unwrap();
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum Finding {
     Sample(Box<Sample>),
     /// Between samples, while a tool runs.
     Tree(TreeSample),
+    /// The command line of this process holds the command of this tool.
+    ToldApart { pid: u32, tool_use_id: String },
 }
 
 /// The sandbox, the agent's tree and its cgroup at one moment.

@@ -13,6 +13,7 @@ use sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::command_line;
 use super::tree::{open_files, proportional_share};
 use super::{Finding, MemoryCgroup, Occasion, Sample, SandboxWatch, TreeSample, TreeWatch};
 
@@ -47,6 +48,11 @@ pub enum Pace {
 enum Wish {
     Look(Occasion),
     Pace(Pace),
+    TellApart {
+        pid: u32,
+        start_ticks: u64,
+        commands: Vec<(String, String)>,
+    },
 }
 
 /// The thread that samples. Dropping it ends the thread.
@@ -88,6 +94,19 @@ impl Sampler {
     pub fn want(&self, occasion: Occasion) {
         if let Some(sender) = &self.wishes {
             sender.try_send(Wish::Look(occasion)).ok();
+        }
+    }
+
+    /// Asks which of these tools' commands a process runs. Not answered if it is none of them, or while others wait: it
+    /// is asked again at the next look.
+    pub fn tell_apart(&self, pid: u32, start_ticks: u64, commands: Vec<(String, String)>) {
+        if let Some(sender) = &self.wishes {
+            let wish = Wish::TellApart {
+                pid,
+                start_ticks,
+                commands,
+            };
+            sender.try_send(wish).ok();
         }
     }
 
@@ -140,6 +159,21 @@ fn sample(
             Ok(Wish::Look(occasion)) => Some(occasion),
             Ok(Wish::Pace(wanted)) => {
                 pace = wanted;
+                continue;
+            }
+            Ok(Wish::TellApart {
+                pid,
+                start_ticks,
+                commands,
+            }) => {
+                let found = command_line::running(pid, start_ticks, &commands);
+                if let Some(id) = found {
+                    let tool_use_id = id.to_owned();
+                    // For one that finds no room there will be another question.
+                    findings
+                        .try_send(Finding::ToldApart { pid, tool_use_id })
+                        .ok();
+                }
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => (Instant::now() >= due).then_some(Occasion::Interval),

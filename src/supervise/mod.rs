@@ -419,6 +419,9 @@ impl Supervisor {
                 Happening::Signal(signal) => self.heard(signal),
                 Happening::Finding(Finding::Sample(sample)) => self.sampled(*sample),
                 Happening::Finding(Finding::Tree(tree)) => self.take(Input::Looked(&tree)),
+                Happening::Finding(Finding::ToldApart { pid, tool_use_id }) => {
+                    self.take(Input::ToldApart { pid, tool_use_id });
+                }
                 Happening::Network(news) => self.network_news(news),
                 Happening::Due if self.drain_is_over(now) => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.

@@ -7,7 +7,6 @@ use sandtrace_client::wire::Survivor;
 
 use super::{STOP_SIGNALS, Supervisor};
 use crate::process::{Group, Reaped, is_stopped, reap, signal};
-use crate::resources::command_line;
 use crate::session::{Action, Input};
 
 /// How long KILL may take on the loop's own time.
@@ -111,9 +110,8 @@ impl Supervisor {
                     start_ticks,
                     commands,
                 } => {
-                    if let Some(id) = command_line::running(pid, start_ticks, &commands) {
-                        let tool_use_id = id.to_owned();
-                        self.take(Input::ToldApart { pid, tool_use_id });
+                    if let Some(sampler) = &self.sampler {
+                        sampler.tell_apart(pid, start_ticks, commands);
                     }
                 }
                 Action::LookAtSockets => self.look_at_sockets(),
