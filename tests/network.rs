@@ -451,3 +451,35 @@ fn a_tool_s_stuck_connection_is_not_the_run_s() {
     assert_eq!(verdict.name, "timeout.api", "{}", verdict.failure);
     verdict.assert_fact("socket", "no connection of the agent's was stuck");
 }
+
+#[test]
+fn what_the_cli_starts_in_its_own_session_is_not_on_the_agent_s_side() {
+    let Some(hole) = Blackhole::dig() else {
+        skipped("a full queue of connections answers here");
+        return;
+    };
+    // As an MCP server is: no session of its own. It hangs in the void while the API is slow.
+    let listener = TcpListener::bind("127.0.0.88:0").unwrap();
+    let server = format!(
+        "import socket; socket.create_connection(('{}', {}), timeout=30)",
+        hole.address.ip(),
+        hole.address.port()
+    );
+    let cli = "import subprocess, sys; subprocess.run(sys.argv[1:])";
+    let program = format!(
+        "import os, signal, subprocess, sys\n\
+         python = os.path.realpath(sys.executable)\n\
+         os.symlink(python, 'claude')\n\
+         cli = subprocess.Popen(['./claude', '-c', {cli:?}, python, '-c', {server:?}], preexec_fn=os.setpgrp)\n\
+         {CALLER}"
+    )
+    .replace(
+        "sys.exit(1)",
+        "os.killpg(cli.pid, signal.SIGKILL)\ncli.wait()\nsys.exit(1)",
+    );
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let run = probed(python(&program), &base_url).env("WAIT", "12").run();
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.name, "timeout.api", "{}", verdict.failure);
+    verdict.assert_fact("socket", "no connection of the agent's was stuck");
+}

@@ -5,6 +5,7 @@
 //! after 0.5, 1, 2 and 4 seconds (`reference/supervision.md` §4.1), so a count that is not zero is trouble, and a
 //! healthy connection that lost one packet shows it for moments only.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -25,6 +26,11 @@ const FILES: usize = 4096;
 /// Sockets that are told of.
 const SOCKETS: usize = 16;
 
+/// The command name of Claude Code's own process (`reference/agent-streams.md` §1).
+const CLI: &str = "claude";
+/// Nobody's family tree is deeper than this.
+const GENERATIONS: usize = 64;
+
 /// One line of the table that tells of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
@@ -34,14 +40,15 @@ struct Row {
     inode: u64,
 }
 
-/// The connections of `processes` that wait for an answer again and again, those of the agent itself first.
+/// The connections of `processes` that wait for an answer again and again, those of the agent itself to its peer first.
 ///
 /// `processes` are the agent's tree, the agent among them. A tool of Claude's has a session of its own, while the agent
-/// and the CLI share one (`reference/agent-streams.md` §0): that tells the API's connections from a tool's.
+/// and the CLI share one (`reference/agent-streams.md` §0): that tells the API's connections from a tool's. What the CLI
+/// started in its session all the same, an MCP server for instance, does not talk to the API either.
 ///
 /// # Errors
 ///
-/// Where the agent's table cannot be read.
+/// Where the agent's table cannot be read, or nobody is found who holds one of these and not everybody may be asked.
 pub fn troubled(agent: Pid, processes: &[Process], peer: &Peer) -> io::Result<Vec<TroubledSocket>> {
     let mut rows = parse(&table(agent, "tcp")?);
     // A kernel without IPv6 has no such table.
@@ -52,15 +59,28 @@ pub fn troubled(agent: Pid, processes: &[Process], peer: &Peer) -> io::Result<Ve
     }
     let mut rows: HashMap<u64, Row> = rows.into_iter().map(|row| (row.inode, row)).collect();
     let session = getsid(Some(agent)).ok();
+    let by_pid: HashMap<Pid, &Process> = processes.iter().map(|it| (it.pid, it)).collect();
     let mut sockets = Vec::new();
+    let mut refused = None;
     for process in processes.iter().take(PROCESSES) {
-        for inode in socket_inodes(process.pid) {
+        let inodes = match socket_inodes(process.pid) {
+            Ok(inodes) => inodes,
+            // Of one that is gone, or that is another user's.
+            Err(error) => {
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    refused = Some(error);
+                }
+                continue;
+            }
+        };
+        for inode in inodes {
             // Two processes may hold one socket; the first is told.
             let Some(row) = rows.remove(&inode) else {
                 continue;
             };
             let same_session = session.is_some() && getsid(Some(process.pid)).ok() == session;
-            let owner = match process.pid == agent || same_session {
+            let is_side = same_session && !is_below_cli(process, &by_pid);
+            let owner = match process.pid == agent || is_side {
                 true => SocketOwner::Agent,
                 false => SocketOwner::Tool,
             };
@@ -75,9 +95,31 @@ pub fn troubled(agent: Pid, processes: &[Process], peer: &Peer) -> io::Result<Ve
             });
         }
     }
-    sockets.sort_by_key(|socket| (socket.owner, std::cmp::Reverse(socket.retransmits)));
+    if let (true, Some(error)) = (sockets.is_empty(), refused) {
+        return Err(error);
+    }
+    sockets.sort_by_key(|socket| {
+        (
+            socket.owner,
+            !socket.is_known_peer,
+            Reverse(socket.retransmits),
+        )
+    });
     sockets.truncate(SOCKETS);
     Ok(sockets)
+}
+
+/// Whether a process was started by Claude Code's own, at whatever distance.
+fn is_below_cli(process: &Process, by_pid: &HashMap<Pid, &Process>) -> bool {
+    let mut child = process;
+    for _ in 0..GENERATIONS {
+        match by_pid.get(&child.parent) {
+            Some(parent) if parent.command == CLI => return true,
+            Some(parent) => child = parent,
+            None => return false,
+        }
+    }
+    false
 }
 
 fn table(pid: Pid, name: &str) -> io::Result<String> {
@@ -134,12 +176,9 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// The inodes of a process's sockets; none of one that is gone, or whose files may not be looked at.
-fn socket_inodes(pid: Pid) -> Vec<u64> {
-    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return Vec::new();
-    };
-    files
+/// The inodes of a process's sockets.
+fn socket_inodes(pid: Pid) -> io::Result<Vec<u64>> {
+    let inodes = fs::read_dir(format!("/proc/{pid}/fd"))?
         .take(FILES)
         .filter_map(|file| {
             let target = fs::read_link(file.ok()?.path()).ok()?;
@@ -150,7 +189,8 @@ fn socket_inodes(pid: Pid) -> Vec<u64> {
                 .strip_suffix(b"]")?;
             std::str::from_utf8(number).ok()?.parse().ok()
         })
-        .collect()
+        .collect();
+    Ok(inodes)
 }
 
 #[cfg(test)]
@@ -203,7 +243,7 @@ mod tests {
         use std::os::fd::AsRawFd as _;
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-        let inodes = socket_inodes(Pid::this());
+        let inodes = socket_inodes(Pid::this()).unwrap();
         assert!(
             inodes
                 .iter()

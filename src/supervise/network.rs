@@ -8,7 +8,6 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::Supervisor;
 use crate::network::{self, Peer};
-use crate::process::Process;
 use crate::session::{Input, Probed, TroubledSocket};
 
 /// What a look found.
@@ -64,8 +63,10 @@ impl Supervisor {
         };
         let tree = self.tree.clone();
         self.network.is_looking = self.network.spawn("sockets", move |peer| {
-            let processes: Vec<Process> = tree.descendants().unwrap_or_default();
-            News::Sockets(network::troubled(agent, &processes, peer).ok())
+            let processes = tree.descendants();
+            let sockets =
+                processes.and_then(|processes| network::troubled(agent, &processes, peer));
+            News::Sockets(sockets.ok())
         });
     }
 

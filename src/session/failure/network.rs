@@ -109,6 +109,9 @@ fn by_sockets(failure: Failure, facts: &Facts<'_>) -> Failure {
         Trouble::Silent => K::NetworkTimeout,
     };
     let failure = match (doubt(&failure, facts), &failure.kind) {
+        (Doubt::Silence | Doubt::Vague, _) if is_elsewhere(socket, facts.network.probe()) => {
+            failure.perhaps(kind, 0.3)
+        }
         (Doubt::Silence | Doubt::Vague, _) => failure.rather(kind, 0.85, 0.25),
         (Doubt::Words(_), _) => failure.rather(kind, 0.8, 0.3),
         (Doubt::Network, same) if *same == kind => failure.surer(),
@@ -118,6 +121,16 @@ fn by_sockets(failure: Failure, facts: &Facts<'_>) -> Failure {
         (Doubt::None, _) => return failure,
     };
     failure.because("socket", socket_fact(socket))
+}
+
+/// Whether an attempt to connect goes to another host than the model's: to an address that is not known to be that one's,
+/// while that one takes connections. The CLI sends its own statistics elsewhere, where a sandbox may not let it.
+fn is_elsewhere(socket: &TroubledSocket, probe: Option<&Probed>) -> bool {
+    let takes_connections = matches!(
+        probe,
+        Some(Probed::Tried(probe)) if probe.outcome == ProbeOutcome::Reachable
+    );
+    takes_connections && !socket.is_known_peer && socket.trouble == Trouble::Connecting
 }
 
 fn socket_fact(socket: &TroubledSocket) -> String {

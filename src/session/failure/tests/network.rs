@@ -4,7 +4,7 @@ mod matrix;
 mod row;
 
 use self::row::{PROBE_AT, Row, Told as _, call, ended, result, signalled};
-use super::super::super::network::{ProbeOutcome, Probed, SocketOwner, Trouble};
+use super::super::super::network::{ProbeOutcome, Probed, SocketOwner, Trouble, TroubledSocket};
 use super::*;
 
 const REFUSED: &str = "API Error: Connection refused by the API server (ECONNREFUSED)";
@@ -129,6 +129,31 @@ fn the_cli_s_word_that_no_answer_came_is_believed() {
         failure.facts("retry"),
         ["1 retry over 0 s (1 timeout.api), no response within 3 s"]
     );
+}
+
+#[test]
+fn attempts_to_connect_somewhere_else_are_no_proof_against_a_host_that_answers() {
+    let stuck = |peer: &str, is_known_peer, trouble| TroubledSocket {
+        pid: 42,
+        command: "claude".to_owned(),
+        owner: SocketOwner::Agent,
+        peer: peer.parse().unwrap(),
+        is_known_peer,
+        trouble,
+        retransmits: 4,
+    };
+    // The CLI has other hosts as well, for its own statistics, which a sandbox may not let it reach.
+    let elsewhere = || vec![stuck("192.0.2.9:443", false, Trouble::Connecting)];
+    let row = unanswered().looked(elsewhere());
+    assert_eq!(row.name(), "network.connect", "it may be the API's");
+    let failure = row.probed(ProbeOutcome::Reachable).failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::TimeoutApi, "{failure:?}");
+    assert_eq!(failure.other(&FailureKind::NetworkConnect), Some(0.3));
+    assert_eq!(failure.facts("socket").len(), 1);
+    // A connection that stood and went silent may be the API's though it takes new ones.
+    let silent = vec![stuck("192.0.2.9:443", false, Trouble::Silent)];
+    let row = unanswered().looked(silent).probed(ProbeOutcome::Reachable);
+    assert_eq!(row.name(), "network.timeout");
 }
 
 #[test]
