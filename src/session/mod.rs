@@ -413,10 +413,7 @@ impl Session {
                 self.stderr.push(line);
                 effects.line_span = Some(self.current_span());
             }
-            Input::Sampled(sample) => {
-                self.look_if_kept_waiting(now, &mut effects.actions);
-                self.sampled(now, sample, effects);
-            }
+            Input::Sampled(sample) => self.sampled(now, sample, effects),
             Input::Looked(tree) if self.tool_usage.is_late(tree) => {}
             Input::Looked(tree) => {
                 self.memory.looked(now.uptime, tree);
@@ -426,7 +423,11 @@ impl Session {
             Input::Memory(reading) if self.phases.spawn_ms.is_none() => {
                 self.memory.baseline(reading)
             }
-            Input::Memory(reading) => self.memory_read(now, reading, effects),
+            Input::Memory(reading) => {
+                self.memory_read(now, reading, effects);
+                // Readings come every second or more often, whether or not anything is sampled.
+                self.look_if_kept_waiting(now, &mut effects.actions);
+            }
             Input::OrphanEnded(reaped) => {
                 let ours = self.stop.is_stopping();
                 self.memory.orphan_ended(now.uptime, reaped, ours);

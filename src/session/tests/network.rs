@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::resources::{Occasion, Sample};
 
 const INIT: &str =
     r#"{"type":"system","subtype":"init","session_id":"s1","model":"claude-sonnet-5"}"#;
@@ -32,14 +31,6 @@ fn tried(outcome: ProbeOutcome) -> Input<'static> {
     }))
 }
 
-fn sample() -> Sample {
-    Sample {
-        occasion: Occasion::Interval,
-        resources: sandtrace_client::wire::Resources::default(),
-        tree: None,
-    }
-}
-
 impl Replay {
     fn count(&self, wanted: &Action) -> usize {
         self.actions.iter().filter(|one| *one == wanted).count()
@@ -50,8 +41,9 @@ impl Replay {
         actions.any(|action| matches!(action, Action::Finish(_)))
     }
 
-    fn sampled(&mut self, millis: u64) {
-        self.input(millis, Input::Sampled(&sample()));
+    /// A reading of the memory's counters, which comes every second, whether or not anything is sampled.
+    fn read(&mut self, millis: u64) {
+        self.input(millis, Input::Memory(MemoryReading::default()));
     }
 }
 
@@ -198,22 +190,22 @@ fn a_third_request_to_stop_does_not_wait_for_a_probe() {
 #[test]
 fn sockets_are_looked_at_while_the_model_keeps_the_turn_waiting() {
     let mut replay = probing();
-    replay.sampled(10_009);
+    replay.read(10_009);
     assert_eq!(replay.count(&Action::LookAtSockets), 0);
-    replay.sampled(10_010);
-    replay.sampled(11_010);
-    replay.sampled(20_009);
+    replay.read(10_010);
+    replay.read(11_010);
+    replay.read(20_009);
     assert_eq!(replay.count(&Action::LookAtSockets), 1);
-    replay.sampled(20_010);
+    replay.read(20_010);
     assert_eq!(replay.count(&Action::LookAtSockets), 2);
     replay.line(25_000, ANSWER);
-    replay.sampled(34_999);
+    replay.read(34_999);
     assert_eq!(replay.count(&Action::LookAtSockets), 2);
     replay.line(
         35_000,
         r#"{"type":"assistant","message":{"id":"msg_2","model":"claude-sonnet-5","content":[{"type":"tool_use","id":"toolu_1","name":"Bash","input":{}}]}}"#,
     );
-    replay.sampled(60_000);
+    replay.read(60_000);
     assert_eq!(
         replay.count(&Action::LookAtSockets),
         2,
