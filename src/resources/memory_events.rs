@@ -13,6 +13,7 @@ use std::path::Path;
 use nix::libc;
 
 use super::memory_cgroup::{CgroupVersion, MemoryCgroup, counter};
+use super::pressure::average;
 
 /// Processes of a cgroup that are looked at, at most: a look must stay cheap.
 const OTHERS: usize = 64;
@@ -135,9 +136,7 @@ fn events(version: CgroupVersion, directories: &[&Path]) -> CgroupMemory {
         group_kills: counter(&events, "oom_group_kill"),
         oomd_kills: oomd_kills(own),
         shmem_bytes: counter(&stat, shmem),
-        pressure_full: text(&own.join("memory.pressure"))
-            .as_deref()
-            .and_then(pressure_full),
+        pressure_full: text(&own.join("memory.pressure")).and_then(|text| average(&text, "full")),
         ..CgroupMemory::default()
     }
 }
@@ -151,16 +150,7 @@ pub fn sandbox_oom_kills() -> Option<u64> {
 /// As [`CgroupMemory::pressure_full`], of the whole sandbox.
 #[must_use]
 pub fn sandbox_pressure_full() -> Option<f64> {
-    pressure_full(&text(Path::new("/proc/pressure/memory"))?)
-}
-
-/// `full avg10=12.34 avg60=…`
-fn pressure_full(text: &str) -> Option<f64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("full "))?;
-    let share = line
-        .split(' ')
-        .find_map(|word| word.strip_prefix("avg10="))?;
-    share.parse().ok()
+    average(&text(Path::new("/proc/pressure/memory"))?, "full")
 }
 
 /// The path below the mount, which is the last directory.

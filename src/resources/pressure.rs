@@ -23,7 +23,7 @@ fn of(cpu: &str, memory: &str, io: &str) -> Option<Pressure> {
 }
 
 /// Of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, the average over ten seconds, percent.
-fn average(text: &str, kind: &str) -> Option<f64> {
+pub(super) fn average(text: &str, kind: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
     let value = line
         .split_ascii_whitespace()

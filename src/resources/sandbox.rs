@@ -1,13 +1,12 @@
 //! The whole sandbox: CPU, memory, swap, disk, load, pressure, and the kernel's count of OOM kills.
 
-use std::fs;
 use std::path::PathBuf;
 
 use nix::sys::statvfs::statvfs;
 use sandtrace_client::wire::SandboxResources;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
-use super::memory_cgroup::counter;
+use super::memory_events::sandbox_oom_kills;
 use super::pressure;
 
 /// Looks at the sandbox, and remembers the last look, for CPU use needs two.
@@ -50,15 +49,15 @@ impl SandboxWatch {
                 blocks.saturating_mul(disk.fragment_size())
             }),
             pressure: pressure::read(),
-            oom_kills: fs::read_to_string("/proc/vmstat")
-                .ok()
-                .and_then(|text| counter(&text, "oom_kill")),
+            oom_kills: sandbox_oom_kills(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
