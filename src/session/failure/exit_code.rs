@@ -10,6 +10,13 @@ use crate::process::exit::signal_name;
 use crate::session::api_error::{ApiError, contains_any, network_words};
 use crate::session::exception::Exception;
 
+/// What libc and Node call it.
+const DISK_FULL: [&str; 3] = [
+    "No space left on device",
+    "no space left on device",
+    "ENOSPC",
+];
+
 pub(super) fn by_exit(facts: &Facts<'_>, code: i32) -> Option<Failure> {
     // A turn that is still open makes an earlier turn's error history.
     if let Some(result) = facts
@@ -133,6 +140,18 @@ fn by_words(facts: &Facts<'_>, code: i32) -> Failure {
         .because("stderr", clip(line))
         .because("wait_status", exit);
     }
+    // Who ended as after a signal has that for a reason.
+    if let Some(line) =
+        last.filter(|line| signal_in(code).is_none() && contains_any(line, &DISK_FULL))
+    {
+        return verdict(
+            FailureKind::CrashDiskFull,
+            0.85,
+            "The disk was full.".to_owned(),
+        )
+        .because("stderr", clip(line))
+        .because("wait_status", exit);
+    }
     if let Some(message) = facts.agent_error {
         return verdict(
             FailureKind::CrashException,
@@ -145,22 +164,14 @@ fn by_words(facts: &Facts<'_>, code: i32) -> Failure {
     let said = last.map_or_else(String::new, |line| {
         format!(" Its last words: {}", sentence(line))
     });
-    // A shell and the CLI itself report a signal n as exit code 128 + n.
-    if let Some(signal) = (129..=159).contains(&code).then(|| code - 128) {
+    if let Some(signal) = signal_in(code) {
         let name = signal_name(signal);
-        let failure = verdict(
-            FailureKind::CrashSignal,
-            0.6,
+        return as_after(
+            signal,
             format!("The agent exited with code {code}, as after {name}.{said}"),
         )
         .because("wait_status", exit)
-        .because_some("stderr", last, "last line")
-        .or(FailureKind::CrashExitCode, 0.3);
-        return if signal == nix::libc::SIGTERM {
-            failure.or(FailureKind::CancelledHost, 0.4)
-        } else {
-            failure
-        };
+        .because_some("stderr", last, "last line");
     }
     verdict(
         FailureKind::CrashExitCode,
@@ -191,7 +202,8 @@ fn by_exception(exception: &Exception) -> Failure {
             0.7,
             "The agent was interrupted from the keyboard.".to_owned(),
         ),
-        "OSError" | "IOError" if contains_any(text, &["No space left on device", "ENOSPC"]) => {
+        // Python's OSError, and any Error of a JavaScript runtime.
+        _ if contains_any(text, &DISK_FULL) => {
             verdict(K::CrashDiskFull, 0.9, "The disk was full.".to_owned())
         }
         "OSError" if contains_any(text, &["Cannot allocate memory"]) => verdict(
@@ -214,11 +226,20 @@ fn by_exception(exception: &Exception) -> Failure {
                     failure
                 }
             }
-            Some(code) => verdict(
-                K::CrashExitCode,
-                0.8,
-                format!("The Claude Code CLI exited with code {code}."),
-            ),
+            Some(code) => match signal_in(code) {
+                Some(signal) => as_after(
+                    signal,
+                    format!(
+                        "The Claude Code CLI exited with code {code}, as after {}.",
+                        signal_name(signal)
+                    ),
+                ),
+                None => verdict(
+                    K::CrashExitCode,
+                    0.8,
+                    format!("The Claude Code CLI exited with code {code}."),
+                ),
+            },
             None => verdict(K::CrashException, 0.8, message),
         },
         // The result that it reports was never printed, so its words are all there is.
@@ -236,6 +257,22 @@ fn by_exception(exception: &Exception) -> Failure {
         },
     };
     failure.because("stderr", fact)
+}
+
+/// A shell and the CLI itself report a signal n as exit code 128 + n.
+fn signal_in(code: i32) -> Option<i32> {
+    (129..=159).contains(&code).then(|| code - 128)
+}
+
+/// On somebody who exited as after a signal, which is also a code like any other.
+fn as_after(signal: i32, message: String) -> Failure {
+    let failure =
+        verdict(FailureKind::CrashSignal, 0.6, message).or(FailureKind::CrashExitCode, 0.3);
+    if signal == nix::libc::SIGTERM {
+        failure.or(FailureKind::CancelledHost, 0.4)
+    } else {
+        failure
+    }
 }
 
 /// The code in "Command failed with exit code N".

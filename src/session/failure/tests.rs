@@ -288,6 +288,24 @@ fn every_line_of_the_truth_table_holds() {
             "oom.heap",
         ),
         (exit(130).said("KeyboardInterrupt"), "cancelled.user"),
+        // A disk is full in whatever language.
+        (
+            exit(1).said("Error: ENOSPC: no space left on device, write"),
+            "crash.disk_full",
+        ),
+        (
+            exit(1).said("sh: 1: echo: I/O error\ncp: error writing 'b': No space left on device"),
+            "crash.disk_full",
+        ),
+        (
+            exit(137).said("cp: error writing 'b': No space left on device"),
+            "crash.signal",
+        ),
+        // The CLI reports its own end by a signal as 128 + n, under the SDK as well.
+        (
+            exit(1).said("a.ProcessError: Command failed with exit code 143 (exit code: 143)"),
+            "crash.signal",
+        ),
         (exit(1).said(cli_killed), "crash.signal"),
         (
             exit(1).said("claude_agent_sdk._errors.ProcessError: Command failed with exit code 1"),
