@@ -3,6 +3,9 @@
 //!
 //! An input is the agent's stdout. A line that begins with `!` is also something else that happens; see [`Run::aside`].
 
+#[path = "kernel.rs"]
+mod kernel;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -65,8 +68,8 @@ impl Run {
             idle_timeout: Some(Duration::from_secs(1800)),
             grace: Duration::from_secs(10),
             survivors: None,
-            // Nobody answers one here.
-            probe: ProbePolicy::Off,
+            // An aside may answer it, or nobody.
+            probe: ProbePolicy::On,
             executable: "python3".to_owned(),
             resumed: false,
         };
@@ -114,6 +117,10 @@ impl Run {
             b'o' => self.input(0, Input::StdoutClosed),
             b'e' => self.input(0, Input::StderrClosed),
             b'n' => self.input(0, Input::TreeEmpty),
+            b'm' => self.input(0, Input::Memory(kernel::reading(rest))),
+            b'l' => self.input(0, Input::Looked(&kernel::tree(rest))),
+            b'w' => self.input(0, Input::Sockets(kernel::sockets(rest))),
+            b'r' => self.input(0, Input::Probed(kernel::probed(rest))),
             // A long pause; what was due in it happens first.
             b'p' => self.wait(Duration::from_secs(u64::from(digit) * 60)),
             _ => {}
@@ -180,6 +187,13 @@ impl Run {
                     verdict.failure.is_none(),
                     verdict.outcome == Outcome::Success
                 );
+                if let Some(failure) = &verdict.failure {
+                    let others = failure.alternatives.iter().map(|other| other.confidence);
+                    for confidence in others.chain([failure.confidence]) {
+                        assert!((0.0..=1.0).contains(&confidence), "{failure:?}");
+                    }
+                    assert!(!failure.evidence.is_empty(), "{failure:?}");
+                }
                 self.outcome = Some(verdict.outcome);
             }
         }
