@@ -58,6 +58,7 @@ pub(crate) fn reading(bytes: &[u8]) -> MemoryReading {
         sandbox_pressure_full: None,
         victims: (flags & 32 != 0).then_some(victim).into_iter().collect(),
         userspace: Vec::new(),
+        reaped_rss_bytes: (flags & 128 != 0).then(|| number(bytes, 3) << 20),
     }
 }
 
