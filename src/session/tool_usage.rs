@@ -22,6 +22,9 @@ use super::{Action, Effects, Session, int};
 use crate::agent::event::ToolUse;
 use crate::resources::{ProcessUse, TreeSample};
 
+/// How long a process may take from fork to exec, in clock ticks: longer, and a tool that looks like its parent is one.
+const COPY_TICKS: u64 = 10;
+
 /// A command may have begun so long before we read of it, in clock ticks: the agent passes the CLI's lines on.
 const SLACK_TICKS: u64 = 20;
 /// Tools that are followed at once: an agent that opens more without end must not take our memory. Others have no figures.
@@ -145,6 +148,8 @@ pub(super) struct ToolUsage {
     chain: HashSet<Identity>,
     /// Of the last look: when, CPU time of the tree.
     last: Option<(u64, Duration)>,
+    /// Of the last look, of the whole tree.
+    last_rss_bytes: u64,
 }
 
 impl ToolUsage {
@@ -163,6 +168,7 @@ impl ToolUsage {
             command: command_of(tool),
             opened_ticks,
             opened_cpu,
+            tree_peak: self.last_rss_bytes,
             starts_processes: starts_processes(&tool.name),
             ..Account::default()
         };
@@ -204,7 +210,9 @@ impl ToolUsage {
 
         let mut memory: HashMap<String, u64> = HashMap::new();
         for process in &tree.processes {
-            if let Some(id) = self.owner_of(process) {
+            if let Some(id) = self.owner_of(process)
+                && !is_copy(process, tree.ticks, &by_pid)
+            {
                 *memory.entry(id.to_owned()).or_default() += process.rss_bytes;
             }
         }
@@ -434,6 +442,7 @@ impl ToolUsage {
             (identity(process), seen)
         });
         self.seen = seen.collect();
+        self.last_rss_bytes = tree.rss_bytes();
         self.last = Some((tree.ticks, tree.cpu));
     }
 
@@ -457,11 +466,23 @@ impl ToolUsage {
         } else {
             Figures {
                 cpu: account.tree_cpu,
-                memory_peak: Some(account.tree_peak),
+                // The dead hold nothing, which says nothing of what they held.
+                memory_peak: (account.tree_peak > 0).then_some(account.tree_peak),
                 whose: Whose::Tree,
             }
         })
     }
+}
+
+/// Whether a process has been forked and has not yet become what it is to be: its memory is still its parent's.
+fn is_copy(process: &ProcessUse, ticks: u64, by_pid: &HashMap<u32, &ProcessUse>) -> bool {
+    let age = ticks.saturating_sub(process.start_ticks);
+    age < COPY_TICKS
+        && by_pid.get(&process.parent).is_some_and(|parent| {
+            parent.command == process.command
+                && parent.executable == process.executable
+                && parent.session != process.session
+        })
 }
 
 impl Session {

@@ -92,3 +92,46 @@ fn what_is_kept_for_tools_ends_with_them_though_nobody_looks() {
         "{kept} open calls are followed"
     );
 }
+
+fn memory_peak(replay: &Replay, id: &str) -> Option<i64> {
+    let mut spans = replay.closed.iter();
+    let span = spans
+        .find(|span| attribute(span, key::GEN_AI_TOOL_CALL_ID) == Some(&id.to_owned().into()))?;
+    match attribute(span, key::TOOL_MEMORY_PEAK)? {
+        Value::I64(bytes) => Some(*bytes),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_copy_of_the_cli_that_has_yet_to_become_the_tool_is_not_the_tool_s_memory() {
+    let agent = (AGENT, 1, 5, 1000, 100);
+    let shell = (SHELL, AGENT, SHELL, 2003, 0);
+    let mut copied = look(2004, 100, &[agent, shell]);
+    copied.processes[0].rss_bytes = 200 << 20;
+    copied.processes[1].rss_bytes = 200 << 20;
+    let mut works = look(2100, 150, &[agent, shell]);
+    works.processes[0].rss_bytes = 200 << 20;
+    works.processes[1].command = Arc::from("bash");
+    works.processes[1].rss_bytes = 3 << 20;
+    let mut replay = Replay::spawned();
+    replay.input(1, Input::Looked(&look(2000, 100, &[agent])));
+    replay.line(10, &uses("one"));
+    replay.input(20, Input::Looked(&copied));
+    replay.input(30, Input::Looked(&works));
+    replay.line(40, &result("one"));
+    assert_eq!(memory_peak(&replay, "one"), Some(3 << 20));
+}
+
+#[test]
+fn the_dead_hold_nothing_so_what_was_held_at_the_beginning_counts() {
+    let agent = (AGENT, 1, 5, 1000, 100);
+    let mut replay = Replay::spawned();
+    replay.input(1, Input::Looked(&look(2000, 100, &[agent])));
+    replay.line(10, &uses("one").replace("Bash", "Read"));
+    let mut dead = look(2100, 150, &[agent]);
+    dead.processes[0].rss_bytes = 0;
+    replay.input(20, Input::Looked(&dead));
+    replay.line(30, &result("one"));
+    assert_eq!(memory_peak(&replay, "one"), Some(1 << 20));
+}
