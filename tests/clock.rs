@@ -10,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::supervised::{Finished, Running, Transcript, python, sh, skipped};
+use crate::supervised::{Finished, Running, Transcript, poll, python, sh, skipped};
+use crate::support::receiver::Receiver;
 
 const INIT: &str =
     r#"{"type":"system","subtype":"init","session_id":"s","model":"claude-x","tools":[]}"#;
@@ -83,6 +84,39 @@ fn idle_deadline_ends_a_silent_turn_and_its_stall_was_told() {
     assert_eq!(stall["counts"]["state"], "waiting_for_model");
     let silent = stall["counts"]["silent_ms"].as_u64().unwrap();
     assert!((1000..2000).contains(&silent), "{silent} ms");
+    run.assert_sound();
+}
+
+/// Nobody warns before a sandbox is ended; so what is done is sent while there still is one.
+#[test]
+fn the_end_of_the_sandbox_stops_nobody_and_finds_everything_sent() {
+    let receiver = Receiver::healthy();
+    let ends = jiff::Timestamp::now() + Duration::from_secs(20);
+    let run = sh("cat lines; while [ ! -e go ]; do sleep 0.05; done; exit 3")
+        .file("lines", format!("{INIT}\n{RESULT}\n"))
+        .env(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            format!("http://127.0.0.1:{}", receiver.port()),
+        )
+        // Of itself a batch would wait for far longer than this test.
+        .env("OTEL_BSP_SCHEDULE_DELAY", "600000")
+        .env("SANDTRACE_SANDBOX_ENDS_AT", ends.to_string())
+        .start();
+    poll("the turn at the backend", || {
+        let names = receiver.span_names();
+        names
+            .contains(&"invoke_agent claude".to_owned())
+            .then_some(())
+    });
+    fs::write(run.directory().join("go"), "").unwrap();
+    let run = run.wait();
+    assert_eq!(run.code(), 3, "it was not stopped");
+    let transcript = run.transcript();
+    let counts = &warning(&transcript, "sandbox_ending")["counts"];
+    assert!(counts["left_ms"].as_u64().unwrap() <= 20_000, "{counts}");
+    let limit = transcript.started()["limits"]["sandbox_ends_at"].as_str();
+    let limit: jiff::Timestamp = limit.unwrap().parse().unwrap();
+    assert_eq!(limit.as_microsecond(), ends.as_microsecond());
     run.assert_sound();
 }
 

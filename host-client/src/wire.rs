@@ -120,6 +120,9 @@ pub struct Limits {
     pub deadline_ms: Option<u64>,
     /// Milliseconds; `null` for none.
     pub idle_timeout_ms: Option<u64>,
+    /// When the sandbox ends as far as the supervisor was told, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_ends_at: Option<String>,
     /// Milliseconds from TERM to KILL.
     pub grace_ms: u64,
     /// Milliseconds for the final export.

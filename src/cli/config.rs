@@ -9,8 +9,11 @@ use super::error::{CliError, UsageError, ValueProblem};
 use super::flags::{ReportFlags, RunFlags, StopFlags};
 use super::settings::{Origin, Settings};
 use super::values::{
-    attribute, capture, echo, length, limit, plain, probe, run_id, survivors, switch, variable_name,
+    attribute, capture, echo, length, limit, moment, plain, probe, run_id, survivors, switch,
+    variable_name,
 };
+
+use crate::time::UnixNanos;
 
 pub use crate::session::{Capture, ProbePolicy, SurvivorPolicy};
 
@@ -33,6 +36,8 @@ pub struct RunConfig {
     pub deadline: Option<Duration>,
     /// `None` for no limit.
     pub idle_timeout: Option<Duration>,
+    /// `None` if nobody knows.
+    pub sandbox_ends_at: Option<UnixNanos>,
     pub grace: Duration,
     pub flush_timeout: Duration,
     pub echo: EchoMode,
@@ -169,6 +174,11 @@ pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliE
                 limit,
             )?
             .unwrap_or(Some(Duration::from_secs(30 * 60))),
+        sandbox_ends_at: from.read(
+            name("--sandbox-ends-at", "SANDTRACE_SANDBOX_ENDS_AT"),
+            &flags.sandbox_ends_at,
+            moment,
+        )?,
         grace: from
             .read(name("--grace", "SANDTRACE_GRACE"), &flags.grace, length)?
             .unwrap_or(Duration::from_secs(10)),

@@ -139,10 +139,17 @@ pub(super) struct RunFlags {
         help_heading = "Limits"
     )]
     #[arg(help = "\
-Stop a turn without a sign of life for this long,
-exit 124. Between turns it closes the session,
-exit 0. `off` for never [default: 30m]")]
+Stop a turn without a sign of life for this
+long, exit 124. Between turns it closes the
+session, exit 0. `off` for never [default: 30m]")]
     pub(super) idle_timeout: Option<OsString>,
+
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[arg(help = "\
+When the sandbox ends, 2026-01-31T12:00:00Z: in
+its last 30 s all is exported each second
+[default: not known]")]
+    pub(super) sandbox_ends_at: Option<OsString>,
 
     #[arg(
         long,
@@ -171,9 +178,9 @@ signal or a stop]")]
 
     #[arg(long, value_name = "on|off", help_heading = "Limits")]
     #[arg(help = "\
-When the network failed the run, try once whether
-the API's host takes connections; nothing is sent
-[default: on]")]
+When the network failed the run, try once
+whether the API's host takes connections;
+nothing is sent [default: on]")]
     pub(super) probe: Option<OsString>,
 
     #[arg(long, value_name = "MODE", help_heading = "Output")]

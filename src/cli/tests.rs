@@ -38,6 +38,7 @@ fn cases() -> Vec<Case> {
     vec![
         case("deadline", ["1s", "2m", "off"], ["Some(1s)", "Some(120s)", "None"], "None", |c| format!("{:?}", c.deadline)),
         case("idle-timeout", ["1s", "off", "0"], ["Some(1s)", "None", "None"], "Some(1800s)", |c| format!("{:?}", c.idle_timeout)),
+        case("sandbox-ends-at", ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00+01:00", "1970-01-01T00:00:01.5Z"], ["2026-01-31T12:00:00.000000Z", "2026-01-31T11:00:00.000000Z", "1970-01-01T00:00:01.500000Z"], "none", |c| c.sandbox_ends_at.map_or_else(|| "none".into(), |time| time.to_string())),
         case("grace", ["0", "2s", "3s"], ["0ns", "2s", "3s"], "10s", |c| format!("{:?}", c.grace)),
         case("flush-timeout", ["1s", "2s", "3s"], ["1s", "2s", "3s"], "5s", |c| format!("{:?}", c.flush_timeout)),
         case("echo", ["raw", "none", "enriched"], ["Raw", "Off", "Enriched"], "Enriched", |c| format!("{:?}", c.echo)),
@@ -217,6 +218,16 @@ fn a_bad_value_is_one_sentence_that_names_its_place_and_the_value() {
             "idle-timeout",
             "never",
             r#""never" is not a duration, write one such as 500ms, 10s, 1m30s or 2h"#,
+        ),
+        (
+            "sandbox-ends-at",
+            "2026-01-31T12:00:00",
+            r#""2026-01-31T12:00:00" is no moment of RFC 3339, write one such as 2026-01-31T12:00:00Z"#,
+        ),
+        (
+            "sandbox-ends-at",
+            "1969-12-31T23:59:59Z",
+            r#""1969-12-31T23:59:59Z" is no moment of RFC 3339, write one such as 2026-01-31T12:00:00Z"#,
         ),
         (
             "grace",

@@ -6,6 +6,7 @@ use super::config::{Capture, EchoMode, ProbePolicy, SurvivorPolicy};
 use super::duration;
 use super::error::ValueProblem;
 use super::settings::is_variable_name;
+use crate::time::UnixNanos;
 
 pub(super) fn length(text: &str) -> Result<Duration, ValueProblem> {
     Ok(duration::parse(text)?)
@@ -17,6 +18,13 @@ pub(super) fn limit(text: &str) -> Result<Option<Duration>, ValueProblem> {
         "off" => Ok(None),
         _ => Ok(Some(duration::parse(text)?).filter(|length| !length.is_zero())),
     }
+}
+
+/// A moment by RFC 3339, with the offset that makes it one.
+pub(super) fn moment(text: &str) -> Result<UnixNanos, ValueProblem> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| ValueProblem::NoMoment)?;
+    let nanos = u64::try_from(time.as_nanosecond()).map_err(|_| ValueProblem::NoMoment)?;
+    Ok(UnixNanos(nanos))
 }
 
 pub(super) fn echo(text: &str) -> Result<EchoMode, ValueProblem> {

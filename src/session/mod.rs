@@ -26,6 +26,7 @@ mod memory;
 mod network;
 pub mod price;
 mod rate_limit;
+mod sandbox_end;
 pub mod semconv;
 pub mod span;
 mod stop;
@@ -65,6 +66,7 @@ use self::ledger::Ledger;
 use self::life::{Life, Loops};
 use self::memory::Memory;
 use self::network::Network;
+use self::sandbox_end::SandboxEnd;
 use self::semconv::{key, span as span_name};
 use self::stop::Stop;
 use self::tool_usage::ToolUsage;
@@ -118,6 +120,8 @@ pub struct SessionConfig {
     pub capture: Capture,
     pub deadline: Option<Duration>,
     pub idle_timeout: Option<Duration>,
+    /// When the sandbox ends, unless its host extends it.
+    pub sandbox_ends_at: Option<UnixNanos>,
     pub grace: Duration,
     pub survivors: Option<SurvivorPolicy>,
     pub probe: ProbePolicy,
@@ -198,6 +202,8 @@ pub enum Action {
     LookAtSockets,
     /// Try once whether the API's host can be reached, and report [`Input::Probed`].
     Probe,
+    /// Export what is finished now: there may be no later.
+    Flush,
     /// Tell the host.
     Warn {
         code: &'static str,
@@ -299,6 +305,7 @@ pub struct Session {
     exit_uptime: Option<Duration>,
     life: Life,
     loops: Loops,
+    sandbox_end: SandboxEnd,
     /// Asked for by a part that has no effects at hand.
     pending: Vec<Action>,
 }
@@ -339,6 +346,7 @@ impl Session {
                 config.survivors,
             ),
             ledger: Ledger::new(config.resumed),
+            sandbox_end: SandboxEnd::new(config.sandbox_ends_at, now),
             tool_usage: ToolUsage::default(),
             memory: Memory::default(),
             network: Network::default(),
@@ -385,6 +393,7 @@ impl Session {
 
     /// Takes one input.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
+        self.sandbox_end.plan(now);
         match input {
             Input::Spawned { pid } => {
                 self.phases.spawn_ms = Some(millis(now.uptime));
@@ -461,6 +470,7 @@ impl Session {
                 let activity = self.activity();
                 self.stop.tick(now.uptime, activity, &mut effects.actions);
                 self.check_stall(now, effects);
+                self.check_sandbox_end(now, effects);
             }
         }
         effects.actions.append(&mut self.pending);
@@ -476,8 +486,11 @@ impl Session {
     pub fn deadline(&self) -> Option<Duration> {
         let awaits_probe = self.over && self.verdict.is_none();
         let probe_due = self.network.probe_due().filter(|_| awaits_probe);
-        probe_due
-            .or_else(|| stop::earliest(self.stop.deadline(self.activity()), self.stall_deadline()))
+        probe_due.or_else(|| {
+            let stop = self.stop.deadline(self.activity());
+            let told = stop::earliest(self.stall_deadline(), self.sandbox_end.due());
+            stop::earliest(stop, told)
+        })
     }
 
     /// When the pipes of an agent that is gone need no longer be read, though somebody holds them; `None` while it

@@ -27,6 +27,8 @@ pub mod event {
     pub const STALLED: &str = "sandtrace.stalled";
     /// The same tool with the same input, again and again.
     pub const LOOP: &str = "sandtrace.loop";
+    /// The sandbox is about to end.
+    pub const SANDBOX_ENDING: &str = "sandtrace.sandbox_ending";
 }
 
 /// Attribute keys.
@@ -154,6 +156,8 @@ pub mod key {
     pub const STATE: &str = "sandtrace.state";
     pub const LOOP_TOOL: &str = "sandtrace.loop.tool";
     pub const LOOP_TIMES: &str = "sandtrace.loop.times";
+    /// How long the sandbox had left.
+    pub const SANDBOX_LEFT_MS: &str = "sandtrace.sandbox.left_ms";
 }
 
 /// Fixed attribute values.

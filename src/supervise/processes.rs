@@ -116,6 +116,11 @@ impl Supervisor {
                 }
                 Action::LookAtSockets => self.look_at_sockets(),
                 Action::Probe => self.probe(),
+                Action::Flush => {
+                    if let Some(telemetry) = &self.telemetry {
+                        telemetry.flush_soon();
+                    }
+                }
                 Action::Warn {
                     code,
                     message,

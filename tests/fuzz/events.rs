@@ -66,6 +66,7 @@ impl Run {
             capture: Capture::Preview,
             deadline: Some(Duration::from_secs(6 * 3600)),
             idle_timeout: Some(Duration::from_secs(1800)),
+            sandbox_ends_at: None,
             grace: Duration::from_secs(10),
             survivors: None,
             // An aside may answer it, or nobody.

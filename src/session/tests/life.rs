@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::PauseCause;
 use crate::resources::TreeSample;
+use crate::session::semconv::event;
 
 const INIT: &str =
     r#"{"type":"system","subtype":"init","session_id":"s","model":"claude-x","tools":[]}"#;
@@ -294,4 +295,75 @@ fn a_fork_carries_what_is_open_into_a_trace_of_its_own() {
     for span in &replay.closed {
         assert_eq!(span.trace_id, forked.from_trace_id);
     }
+}
+
+/// Whoever ends the sandbox does not warn; and whoever extends it does not tell.
+#[test]
+fn around_the_end_of_the_sandbox_everything_is_sent_each_second() {
+    let mut replay = Replay::new(SessionConfig {
+        sandbox_ends_at: Some(at(100_000).wall),
+        ..config()
+    });
+    replay.input(1, Input::Spawned { pid: 42 });
+    let mut flushes = Vec::new();
+    // An agent that says nothing is told later.
+    while let Some(due) = replay.session.deadline() {
+        let due = u64::try_from(due.as_millis()).unwrap();
+        if due >= 300_000 {
+            break;
+        }
+        assert!(due > replay.now, "the same deadline twice");
+        replay.input(due, Input::Tick);
+        if replay.actions.contains(&Action::Flush) {
+            flushes.push(due / 1000);
+            replay.actions.retain(|action| *action != Action::Flush);
+        }
+    }
+    assert_eq!(flushes, Vec::from_iter(70..=130));
+    let [(code, message)] = &warnings(&replay)[..] else {
+        panic!("{:?}", warnings(&replay))
+    };
+    assert_eq!(*code, "sandbox_ending");
+    assert!(
+        message.starts_with("the sandbox ends in 30 s, at "),
+        "{message}"
+    );
+    assert!(!is_stopped(&replay));
+    replay.exit(131_000, Termination::Exited(0));
+    assert_eq!(replay.failure(), "-");
+    let run = replay.span("agent.run");
+    assert_eq!(run.events[0].name, event::SANDBOX_ENDING);
+}
+
+/// The wall clock of the run goes on with a pause, its time does not.
+#[test]
+fn a_pause_brings_the_end_of_the_sandbox_nearer() {
+    let mut replay = Replay::new(SessionConfig {
+        sandbox_ends_at: Some(at(100_000).wall),
+        ..config()
+    });
+    replay.input(1, Input::Spawned { pid: 42 });
+    let mut now = at(2000);
+    now.wall = at(62_000).wall;
+    let paused = Input::Paused(pause(60));
+    replay.session.handle(now, paused, &mut replay.effects);
+    let due = replay.session.deadline();
+    assert_eq!(due, Some(Duration::from_secs(10)));
+}
+
+#[test]
+fn an_end_that_has_passed_is_told_and_then_forgotten() {
+    let mut replay = Replay::new(SessionConfig {
+        sandbox_ends_at: Some(UnixNanos(START.0 - 3_600_000_000_000)),
+        ..config()
+    });
+    replay.input(1, Input::Spawned { pid: 42 });
+    replay.input(2, Input::Tick);
+    let (_, message) = &warnings(&replay)[0];
+    assert!(message.contains("which is past"), "{message}");
+    assert!(replay.actions.contains(&Action::Flush));
+    // What is left is the stall of an agent that says nothing.
+    replay.input(3000, Input::Tick);
+    assert_eq!(codes(&replay), ["sandbox_ending"]);
+    assert_eq!(replay.session.deadline(), Some(Duration::from_secs(300)));
 }

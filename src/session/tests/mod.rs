@@ -46,6 +46,7 @@ fn config() -> SessionConfig {
         capture: Capture::Preview,
         deadline: None,
         idle_timeout: None,
+        sandbox_ends_at: None,
         grace: Duration::from_secs(10),
         survivors: None,
         // Nobody answers one here; the tests of it turn it on.
