@@ -50,7 +50,6 @@ pub use signal::{Signalled, Signals, unblock_signals};
 pub use spawn::{Command, Group, SpawnError, Spawned, spawn, spawn_into};
 pub use stat::{
     Process, State, is_stopped, own_start_ticks, parent_and_command, sees_processes, start_ticks,
-    state,
 };
 pub use stdio::{Stderr, keep_stdout};
 pub use tree::{Sweep, Tree};

@@ -66,12 +66,6 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     read(pid).ok().map(|process| process.start_ticks)
 }
 
-/// What a process is doing; `None` once it is gone.
-#[must_use]
-pub fn state(pid: Pid) -> Option<State> {
-    read(pid).ok().map(|process| process.state)
-}
-
 /// The parent and the command of any process that is there, a zombie too.
 #[must_use]
 pub fn parent_and_command(pid: u32) -> Option<(u32, String)> {

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use super::{Happening, Supervisor};
 use crate::clock::{Clues, Counters, CreditClock, Pause, Place, Reading};
-use crate::process::{self, Signalled, Signals, State};
+use crate::process::{Signalled, Signals};
 use crate::session::Input;
 use crate::time::{Now, UnixNanos};
 
@@ -192,9 +192,6 @@ impl Supervisor {
         happening: &Happening,
         signals: &mut Signals,
     ) -> Vec<Signalled> {
-        if matches!(happening, Happening::Beat) {
-            self.check_stopped();
-        }
         if self.clock.look() {
             if matches!(happening, Happening::Beat) {
                 self.clock.count();
@@ -216,14 +213,6 @@ impl Supervisor {
             self.check_identity();
         }
         taken
-    }
-
-    /// Whoever is stopped gives no sign of life, and is not to blame for it.
-    fn check_stopped(&mut self) {
-        let state = self.agent.and_then(process::state);
-        if state == Some(State::Stopped) {
-            self.take(Input::AgentStopped);
-        }
     }
 }
 

@@ -178,7 +178,7 @@ pub async fn supervise(
         stop_signals: 0,
         beats: 0,
         survivors: BTreeMap::new(),
-        stopped_beats: 0,
+        stopped_looks: 0,
         sampler: None,
         watch: None,
         last_look: None,
@@ -246,8 +246,8 @@ struct Supervisor {
     beats: u32,
     /// What the agent left running, by pid, and whether we ended it.
     survivors: BTreeMap<u32, Survivor>,
-    /// At how many beats in a row the agent stood still.
-    stopped_beats: u32,
+    /// At how many looks in a row the agent stood still.
+    stopped_looks: u32,
     sampler: Option<Sampler>,
     /// The loop's own eye for the tree; `None` if nothing is to be sampled, or nothing can be seen.
     watch: Option<TreeWatch>,
@@ -510,12 +510,12 @@ impl Supervisor {
     }
 
     fn beat(&mut self) {
+        self.look_for_a_stop();
         self.beats = self.beats.wrapping_add(1);
         if !self.beats.is_multiple_of(BEAT_TICKS) {
             return;
         }
         self.reap();
-        self.look_for_a_stop();
         self.read_memory_if_old();
         // What a slow reader of stderr has yet to get.
         self.stderr.flush(Duration::ZERO);

@@ -12,9 +12,9 @@ use crate::session::{Action, Input};
 /// How long KILL may take on the loop's own time.
 const KILL_BOUND: Duration = Duration::from_secs(1);
 
-/// So many beats, a second apart, that see the agent stopped span the 5 seconds after which it is told
+/// So many looks, a tick of the clock apart, that see the agent stopped span the 5 seconds after which it is told
 /// (`reference/supervision.md` §2.1).
-const STOPPED_BEATS: u32 = 6;
+const STOPPED_LOOKS: u32 = 21;
 /// The command of a survivor of which only the cgroup tells.
 const UNSEEN: &str = "?";
 
@@ -165,16 +165,18 @@ impl Supervisor {
         }
     }
 
-    /// Says once a stop that somebody has stopped the agent: it looks like one that hangs.
+    /// Whoever is stopped gives no sign of life, and is not to blame for it. Says once a stop that somebody has stopped
+    /// the agent: it looks like one that hangs.
     ///
-    /// Beats are counted and not seconds, for while we are stopped ourselves the agent has not been seen to be.
+    /// Looks are counted and not seconds, for while we are stopped ourselves the agent has not been seen to be.
     pub(super) fn look_for_a_stop(&mut self) {
         if !self.agent.is_some_and(is_stopped) {
-            self.stopped_beats = 0;
+            self.stopped_looks = 0;
             return;
         }
-        self.stopped_beats = self.stopped_beats.saturating_add(1);
-        if self.stopped_beats == STOPPED_BEATS {
+        self.take(Input::AgentStopped);
+        self.stopped_looks = self.stopped_looks.saturating_add(1);
+        if self.stopped_looks == STOPPED_LOOKS {
             let message =
                 "somebody stopped the agent 5 seconds ago; it goes on when it gets SIGCONT";
             self.warn("agent_stopped", message);
