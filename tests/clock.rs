@@ -87,6 +87,31 @@ fn idle_deadline_ends_a_silent_turn_and_its_stall_was_told() {
     run.assert_sound();
 }
 
+/// Case 33, `idle_deadline`, CPU-busy: a look at the processes is a sign of life, with samples and without.
+#[test]
+fn an_agent_that_works_in_silence_is_not_idle() {
+    for samples in ["500ms", "off"] {
+        let run = python(
+            r#"
+import time
+print(open("lines").read(), flush=True)
+until = time.monotonic() + 6
+while time.monotonic() < until:
+    pass
+print(open("result").read())
+"#,
+        )
+        .file("lines", INIT)
+        .file("result", RESULT)
+        .option("--idle-timeout", "3s")
+        .option("--sample-interval", samples)
+        .run();
+        assert_eq!(run.code(), 0, "samples {samples}");
+        assert_eq!(run.transcript().verdict(), "success");
+        run.assert_sound();
+    }
+}
+
 /// Nobody warns before a sandbox is ended; so what is done is sent while there still is one.
 #[test]
 fn the_end_of_the_sandbox_stops_nobody_and_finds_everything_sent() {
@@ -339,8 +364,7 @@ for n in range(12):
 }
 
 /// A sandbox says who it is in a file that only its host writes; here the file is in a mount namespace of the run's own.
-#[test]
-fn a_sandbox_that_was_forked_goes_on_as_another_run() {
+fn in_a_sandbox() -> Option<Running> {
     let lines = format!("echo '{INIT}'; {COUNTER}; echo '{RESULT}'");
     let supervised = sh(&lines).env("E2B_SANDBOX_ID", "first");
     let journal = supervised.directory().join("journal");
@@ -362,16 +386,38 @@ fn a_sandbox_that_was_forked_goes_on_as_another_run() {
         .args(["-m", "mount", "-t", "tmpfs", "none", "/run"])
         .output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
-        return skipped("no mount namespace to be had");
+        skipped("no mount namespace to be had");
+        return None;
     }
     let run = supervised.start_as(command);
     run.ready();
+    Some(run)
+}
+
+fn copy_sandbox(run: &Running) {
+    let id = format!("/proc/{}/root/run/e2b/.E2B_SANDBOX_ID", run.pid());
+    fs::write(id, "second\n").unwrap();
+}
+
+#[test]
+fn a_copy_that_was_made_too_quickly_to_be_a_pause_is_noticed() {
+    let Some(run) = in_a_sandbox() else { return };
+    copy_sandbox(&run);
+    let run = run.wait();
+    assert_eq!(run.code(), 0);
+    let transcript = run.transcript();
+    let runs = transcript.all("sandtrace.run.started");
+    assert_eq!(runs.len(), 2);
+    assert_eq!(runs[1]["forked_from"]["run_id"], runs[0]["run_id"]);
+    assert_eq!(transcript.warnings(), Vec::<&str>::new());
+    run.assert_sound();
+}
+
+#[test]
+fn a_sandbox_that_was_forked_goes_on_as_another_run() {
+    let Some(run) = in_a_sandbox() else { return };
     kill(pid(&run), Signal::SIGSTOP).unwrap();
-    fs::write(
-        format!("/proc/{}/root/run/e2b/.E2B_SANDBOX_ID", run.pid()),
-        "second\n",
-    )
-    .unwrap();
+    copy_sandbox(&run);
     for_a_while(3);
     kill(pid(&run), Signal::SIGCONT).unwrap();
     let run = run.wait();

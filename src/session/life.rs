@@ -18,7 +18,6 @@ use super::span::SpanEvent;
 use super::stop::{Activity, Doing};
 use super::{Action, Effects, Session, State, int, millis};
 use crate::clock::PauseCause;
-use crate::resources::TreeSample;
 use crate::time::Now;
 
 pub use crate::clock::Pause;
@@ -168,8 +167,8 @@ impl Session {
     }
 
     /// CPU time in the tree is a sign of life.
-    pub(super) fn tree_alive(&mut self, now: Now, tree: &TreeSample, _effects: &mut Effects) {
-        self.life.seen(now.uptime, tree.cpu);
+    pub(super) fn worked(&mut self, now: Now, cpu: Duration) {
+        self.life.seen(now.uptime, cpu);
     }
 
     /// When silence will be told.

@@ -161,6 +161,8 @@ pub enum Input<'a> {
     Sampled(&'a Sample),
     /// A look at the agent's processes alone, when a tool begins or ends.
     Looked(&'a TreeSample),
+    /// CPU time of the agent and all it started, where nothing is sampled.
+    Worked(Duration),
     /// What came of [`Action::TellApart`], if it was one of them.
     ToldApart {
         pid: u32,
@@ -428,6 +430,7 @@ impl Session {
                 self.memory.looked(now.uptime, tree);
                 self.looked(tree, effects);
             }
+            Input::Worked(cpu) => self.worked(now, cpu),
             Input::ToldApart { pid, tool_use_id } => self.told_apart(pid, &tool_use_id),
             Input::Memory(reading) if self.phases.spawn_ms.is_none() => {
                 self.memory.baseline(reading)
@@ -534,7 +537,7 @@ impl Session {
         if let Some(tree) = tree.filter(|tree| !self.tool_usage.is_late(tree)) {
             self.memory.looked(now.uptime, tree);
             self.looked(tree, effects);
-            self.tree_alive(now, tree, effects);
+            self.worked(now, tree.cpu);
         }
     }
 

@@ -1,4 +1,4 @@
-//! After a pause: is this still the same sandbox?
+//! Is this still the same sandbox? Asked after a pause, and now and then.
 
 use sandtrace_client::wire::{Body, ForkedFrom};
 use uuid::Uuid;

@@ -249,7 +249,7 @@ struct Supervisor {
     /// At how many looks in a row the agent stood still.
     stopped_looks: u32,
     sampler: Option<Sampler>,
-    /// The loop's own eye for the tree; `None` if nothing is to be sampled, or nothing can be seen.
+    /// The loop's own eye for the tree; `None` if nothing can be seen.
     watch: Option<TreeWatch>,
     /// When it last looked, since the start.
     last_look: Option<Duration>,
@@ -517,6 +517,11 @@ impl Supervisor {
         }
         self.reap();
         self.read_memory_if_old();
+        if self.sandbox_id.is_some() {
+            // A copy that is made within the two seconds from which on a pause is told looks like none.
+            self.check_identity();
+        }
+        self.look_for_life();
         // What a slow reader of stderr has yet to get.
         self.stderr.flush(Duration::ZERO);
         let now = self.clock.now();

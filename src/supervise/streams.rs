@@ -139,7 +139,7 @@ impl Supervisor {
             };
             Sampler::start(interval, scope, sender).ok()
         });
-        self.watch = self.sampler.is_some().then(watch);
+        self.watch = Some(watch());
         findings
     }
 
@@ -150,6 +150,7 @@ impl Supervisor {
             .is_none_or(|last| now.uptime.saturating_sub(last) >= LOOK_EVERY);
         // Once the agent is gone the drain's clock decides, and a look must not be what it ends on.
         if is_due
+            && self.sampler.is_some()
             && self.agent.is_some()
             && let Some(tree) = self.see(now)
         {
@@ -160,8 +161,20 @@ impl Supervisor {
 
     /// As [`Self::look`], whenever the last one was, and by itself.
     pub(super) fn look_now(&mut self) {
-        if let Some(tree) = self.see(self.clock.now()) {
+        if self.sampler.is_some()
+            && let Some(tree) = self.see(self.clock.now())
+        {
             self.take(Input::Looked(&tree));
+        }
+    }
+
+    /// Whether the agent works, where no samples say so: nobody who switches them off wants a busy agent called idle.
+    pub(super) fn look_for_life(&mut self) {
+        if self.sampler.is_none()
+            && self.agent.is_some()
+            && let Some(tree) = self.see(self.clock.now())
+        {
+            self.take(Input::Worked(tree.cpu));
         }
     }
 
