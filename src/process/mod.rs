@@ -7,9 +7,9 @@
 //! [`Protection::complete`] does what the agent must not inherit.
 //!
 //! The agent gets our fd 0 as it is, pipes of ours as 1 and 2, and what else we were started with, as it would without
-//! us; but no file of our own, all of which are close-on-exec. As 1 and 2 are pipes of ours, no daemon that it
-//! leaves behind can hold the host's streams open, for which envd would wait. Signals, limits and working directory are what it would have had without us: ignored signals
-//! stay ignored, everything else is default.
+//! us; but no file of our own, all of which are close-on-exec. As 1 and 2 are pipes of ours, no daemon that it leaves
+//! behind can hold the host's streams open, for which envd would wait. Signals, limits and working directory are what it
+//! would have had without us: ignored signals stay ignored, everything else is default.
 //!
 //! Two facts end a run, in either order: the agent's death, which [`reap`] reports, and the end of its output, which
 //! [`Pipe::read`] reports. A daemon may hold the pipe long after the agent is gone, and an agent may close its output and

@@ -4,8 +4,9 @@
 //! session; `Supervisor::carry_out` does what the session asked for. The loop runs on the main thread, which also
 //! spawns and reaps. Three threads serve it: the echo's writer, the sampler and the exporter; none of them can stop it.
 //!
-//! `prepare` comes before the spawn and `ending` after the verdict. Order of the end: the agent is gone and its output drained → verdict, `sandtrace.agent.exited` → telemetry flushed,
-//! bounded → `sandtrace.run.finished`, the last line → the host has it, bounded → exit code.
+//! `prepare` comes before the spawn and `ending` after the verdict. Order of the end: the agent is gone and its output
+//! drained → verdict, `sandtrace.agent.exited` → telemetry flushed, bounded → `sandtrace.run.finished`, the last line →
+//! the host has it, bounded → exit code.
 
 mod clock;
 mod ending;
