@@ -342,6 +342,25 @@ fn who_was_there_before_the_run_is_none_of_its_business() {
     run.assert_nothing_left();
 }
 
+/// It is started after the agent, and its parent is gone before the sweep: only who looked meanwhile knows whose it is.
+#[test]
+fn what_a_foreign_process_leaves_to_us_is_none_of_our_business_either() {
+    let supervisor = env!("CARGO_BIN_EXE_sandtrace");
+    let script = r#"(until [ -e go ]; do sleep 0.02; done
+            setsid sleep 987 </dev/null >/dev/null 2>&1 & echo $! > daemon
+            sleep 3; : > gone) </dev/null >/dev/null 2>&1 &
+        exec "$0" run --journal "$DIR/journal" -- sh -c ': > go; until [ -e gone ]; do sleep 0.02; done; sleep 0.2; kill -9 $$'"#;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, supervisor]);
+    let run = sh("").start_as(command).wait();
+    assert_eq!(run.code(), 128 + 9);
+    assert_eq!(run.transcript().finished()["survivors"], json!([]));
+    let foreign = run.daemon();
+    assert_eq!(Vec::from_iter(run.processes()), [foreign]);
+    kill(Pid::from_raw(foreign), Signal::SIGKILL).unwrap();
+    run.assert_nothing_left();
+}
+
 /// Types Ctrl-C on a terminal where the agent runs in the foreground, and exits as the supervisor does.
 const TYPIST: &str = r#"
 import os, pty, sys, time

@@ -4,7 +4,8 @@
 //! we inherit every orphan, so whatever the agent starts stays below us in the tree, however it forks.
 //!
 //! Not everything below us is the agent's: a shell that starts a helper and then execs us leaves us its child. Whoever is
-//! there before the spawn is foreign, is never signalled, and neither is what still hangs below it.
+//! there before the spawn is foreign, is never signalled, and neither is what still hangs below it, or did at one of the
+//! looks that the loop takes each second.
 //!
 //! What ends many at once comes before what goes from one to the next: the agent's own cgroup where it has one, and
 //! where /proc cannot be read, the agent's process group. Both are beyond doubt: the cgroup holds nobody but the agent's,
@@ -96,6 +97,32 @@ impl Tree {
                 .collect();
         }
         tree
+    }
+
+    /// Learns what the foreign processes have started meanwhile: once they are gone, their orphans come to us like the
+    /// agent's own. To be called now and then; it costs nothing where nobody is foreign.
+    pub fn learn_foreign(&mut self) {
+        if self.foreign.is_empty() {
+            return;
+        }
+        let Ok(processes) = processes(&HashSet::new()) else {
+            return;
+        };
+        let identity = |process: &Process| (process.pid, process.start_ticks);
+        let living: HashSet<_> = processes.iter().map(identity).collect();
+        self.foreign.retain(|foreign| living.contains(foreign));
+        let mut family: HashSet<Pid> = self.foreign.iter().map(|(pid, _)| *pid).collect();
+        loop {
+            let before = self.foreign.len();
+            for process in &processes {
+                if family.contains(&process.parent) && self.foreign.insert(identity(process)) {
+                    family.insert(process.pid);
+                }
+            }
+            if self.foreign.len() == before {
+                return;
+            }
+        }
     }
 
     /// Every living descendant, by pid; without the zombies, which need no more than reaping.

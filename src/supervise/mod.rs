@@ -516,6 +516,7 @@ impl Supervisor {
         if !self.beats.is_multiple_of(BEAT_TICKS) {
             return;
         }
+        self.tree.learn_foreign();
         self.reap();
         self.read_memory_if_old();
         if self.sandbox_id.is_some() {
