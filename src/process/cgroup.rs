@@ -149,8 +149,9 @@ impl Drop for Leaf {
     }
 }
 
-/// Our own cgroup's directory.
-fn own_cgroup() -> Option<PathBuf> {
+/// Our own cgroup's directory in the second version's hierarchy.
+#[must_use]
+pub fn own_cgroup() -> Option<PathBuf> {
     let list = fs::read_to_string("/proc/self/cgroup").ok()?;
     // Mount points need not be UTF-8.
     let mounts = fs::read("/proc/self/mountinfo").ok()?;

@@ -5,7 +5,6 @@
 use std::fs::{self, File};
 use std::future::{Future as _, poll_fn};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::{Happening, Supervisor};
 use crate::clock::{Clues, Counters, CreditClock, Pause, Place, Reading};
+use crate::process::cgroup::own_cgroup;
 use crate::process::{Signalled, Signals};
 use crate::session::Input;
 use crate::time::{Now, UnixNanos};
@@ -104,8 +104,8 @@ impl Witnesses {
     fn open() -> Self {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroup = || {
-            let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-            File::open(own_cgroup(&groups, &mounts)?.join("cgroup.stat.local")).ok()
+            let directory = own_cgroup()?;
+            File::open(directory.join("cgroup.stat.local")).ok()
         };
         let place = if sandbox_id().is_some() {
             Place::Sandbox
@@ -157,21 +157,6 @@ fn frozen(stat: &str) -> Option<Duration> {
         .lines()
         .find_map(|line| line.strip_prefix("frozen_usec "))?;
     Some(Duration::from_micros(line.trim().parse().ok()?))
-}
-
-/// Our directory in the second version's tree: the `0::/PATH` of /proc/self/cgroup below the mount point of a cgroup2.
-fn own_cgroup(groups: &str, mounts: &str) -> Option<PathBuf> {
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    mounts.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        if !kind.starts_with("cgroup2 ") {
-            return None;
-        }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let below = Path::new(path).strip_prefix(root).ok()?;
-        Some(Path::new(point).join(below))
-    })
 }
 
 /// Whether somebody put us into a group of the first version's freezer.
@@ -250,22 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn our_cgroup_is_found_below_its_mount() {
+    fn a_cgroup_of_the_first_version_s_freezer_is_known_by_its_path() {
         let groups = "7:freezer:/\n1:name=systemd:/x\n0::/user/a\n";
-        let mount = |root: &str, point: &str| {
-            format!(
-                "30 24 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n31 24 0:27 {root} {point} rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
-            )
-        };
-        for (root, point, expected) in [
-            ("/", "/sys/fs/cgroup", Some("/sys/fs/cgroup/user/a")),
-            ("/user", "/cg", Some("/cg/a")),
-            ("/other", "/cg", None),
-        ] {
-            let found = own_cgroup(groups, &mount(root, point));
-            assert_eq!(found.as_deref(), expected.map(Path::new), "{root}");
-        }
-        assert_eq!(own_cgroup("1:cpu:/\n", &mount("/", "/cg")), None);
         assert!(!in_freezer(groups));
         assert!(in_freezer("7:cpu,freezer:/jail\n0::/\n"));
     }
