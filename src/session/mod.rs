@@ -14,11 +14,13 @@
 mod api_error;
 mod approvals;
 mod chats;
+mod config;
 mod ending;
 mod exception;
 pub mod failure;
 mod fork;
 pub mod id;
+mod input;
 mod lane;
 mod ledger;
 mod life;
@@ -43,10 +45,11 @@ use opentelemetry::Key;
 use opentelemetry::trace::SpanId;
 use sandtrace_client::FailureKind;
 use sandtrace_client::wire::{AgentExited, Counts, Exit, Phases, ResourcePeaks};
-use serde_json::{Map, Value as Json};
 
+pub use self::config::{Capture, SessionConfig};
 pub use self::failure::{Intent, SpawnFailure};
 pub use self::fork::Forked;
+pub use self::input::{Action, Effects, Input, State};
 pub use self::life::Pause;
 pub use self::memory::{MemoryReading, wants_reading};
 pub use self::network::{
@@ -74,193 +77,8 @@ use self::tools::Tools;
 use self::tree::SpanTree;
 use self::turns::Turn;
 use crate::agent::{AgentEvent, Decoded};
-use crate::process::exit::Termination;
-use crate::process::reaper::Reaped;
-use crate::resources::{Sample, TreeSample};
+use crate::resources::Sample;
 use crate::time::{Now, UnixNanos};
-
-/// How much of prompts and answers goes onto spans.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Capture {
-    None,
-    /// The first 100 characters of prompts and answers; never file contents or tool output.
-    #[default]
-    Preview,
-    /// Prompts, answers and tool arguments, up to 32 Ki characters each.
-    Full,
-}
-
-impl Capture {
-    /// Clips a text to what may be kept of it.
-    fn clip(self, text: &str) -> Option<String> {
-        let limit = match self {
-            Self::None => return None,
-            Self::Preview => 100,
-            Self::Full => 32 * 1024,
-        };
-        let end = text
-            .char_indices()
-            .nth(limit)
-            .map_or(text.len(), |(end, _)| end);
-        (!text.is_empty()).then(|| text[..end].to_owned())
-    }
-}
-
-/// What a session must know before the first input.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    pub run_id: String,
-    pub context: TraceContext,
-    pub agent_name: String,
-    /// Overrides the agent's own session id on spans.
-    pub session_id: Option<String>,
-    pub user_id: Option<String>,
-    /// On every span.
-    pub attributes: Vec<Attribute>,
-    pub capture: Capture,
-    pub deadline: Option<Duration>,
-    pub idle_timeout: Option<Duration>,
-    /// When the sandbox ends, unless its host extends it.
-    pub sandbox_ends_at: Option<UnixNanos>,
-    pub grace: Duration,
-    pub survivors: Option<SurvivorPolicy>,
-    pub probe: ProbePolicy,
-    /// The executable's file name.
-    pub executable: String,
-    /// The command says that it goes on with an earlier session, whose cost is not this run's.
-    pub resumed: bool,
-}
-
-/// One thing that happened.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// The agent runs.
-    Spawned {
-        pid: u32,
-    },
-    /// It could not be started.
-    SpawnFailed {
-        failure: SpawnFailure,
-        message: String,
-    },
-    /// A whole line of its stdout.
-    Line(&'a Decoded<'a>),
-    /// A fragment of a line that is too long to be understood.
-    Fragment,
-    /// A line of its stderr.
-    Stderr(&'a [u8]),
-    StdoutClosed,
-    StderrClosed,
-    /// The agent's wait status.
-    Exited(Termination),
-    /// No process of the run is left.
-    TreeEmpty,
-    /// The supervisor received a signal that asks it to stop.
-    StopSignal(i32),
-    /// A look at the sandbox, at the interval.
-    Sampled(&'a Sample),
-    /// A look at the agent's processes alone, when a tool begins or ends.
-    Looked(&'a TreeSample),
-    /// CPU time of the agent and all it started, where nothing is sampled.
-    Worked(Duration),
-    /// What came of [`Action::TellApart`], if it was one of them.
-    ToldApart {
-        pid: u32,
-        tool_use_id: String,
-    },
-    /// The kernel's memory counters: first just before the spawn, last when the agent is gone.
-    Memory(MemoryReading),
-    /// An orphan of the run ended, and we are who was told.
-    OrphanEnded(Reaped),
-    /// What came of [`Action::LookAtSockets`].
-    Sockets(Vec<TroubledSocket>),
-    /// What came of [`Action::Probe`].
-    Probed(Probed),
-    /// Time passed without us.
-    Paused(Pause),
-    /// The agent was seen stopped by a signal, or by a debugger.
-    AgentStopped,
-    /// The deadline that [`Session::deadline`] named has come.
-    Tick,
-}
-
-/// What the shell is to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Signal the agent's process alone.
-    SignalAgent(i32),
-    /// Signal every process of the run.
-    SignalTree(i32),
-    /// End every process of the run with KILL, and report [`Input::TreeEmpty`] when that is done.
-    KillTree,
-    /// Compare a process's command line with the commands of these tools, and report [`Input::ToldApart`].
-    TellApart {
-        pid: u32,
-        start_ticks: u64,
-        /// By `tool_use_id`.
-        commands: Vec<(String, String)>,
-    },
-    /// Look which sockets of the run are in trouble, and report [`Input::Sockets`].
-    LookAtSockets,
-    /// Try once whether the API's host can be reached, and report [`Input::Probed`].
-    Probe,
-    /// Export what is finished now: there may be no later.
-    Flush,
-    /// Tell the host.
-    Warn {
-        code: &'static str,
-        message: String,
-        counts: Map<String, Json>,
-    },
-    /// The verdict is in: say so, then flush the telemetry and finish.
-    Finish(Box<AgentExited>),
-    /// A third signal: finish at once with what is there.
-    Abort(Box<AgentExited>),
-}
-
-/// What follows from one input. The shell owns it and empties it after each use.
-#[derive(Debug, Default)]
-pub struct Effects {
-    pub spans: SpanChanges,
-    /// The innermost span that the line belongs to.
-    pub line_span: Option<SpanId>,
-    pub actions: Vec<Action>,
-}
-
-impl Effects {
-    /// Forgets everything but the memory.
-    pub fn clear(&mut self) {
-        self.spans.opened.clear();
-        self.spans.closed.clear();
-        self.line_span = None;
-        self.actions.clear();
-    }
-}
-
-/// What the run is doing, for the heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Starting,
-    WaitingForModel,
-    InTool,
-    WaitingForApproval,
-    BetweenTurns,
-    Stopping,
-}
-
-impl State {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::WaitingForModel => "waiting_for_model",
-            Self::InTool => "in_tool",
-            Self::WaitingForApproval => "waiting_for_approval",
-            Self::BetweenTurns => "between_turns",
-            Self::Stopping => "stopping",
-        }
-    }
-}
 
 /// The machine.
 #[derive(Debug)]

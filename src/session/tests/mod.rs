@@ -19,6 +19,8 @@ use sandtrace_client::wire::{AgentExited, RunFinished, Telemetry};
 
 use super::*;
 use crate::agent::decode;
+use crate::process::exit::Termination;
+use crate::resources::TreeSample;
 
 const START: UnixNanos = UnixNanos(1_769_860_800_000_000_000);
 
