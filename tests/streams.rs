@@ -98,7 +98,8 @@ fn a_line_of_100_mb_takes_no_memory() {
 
 #[test]
 fn a_pipe_that_somebody_holds_delays_the_exit_for_moments() {
-    for (leak, least, most) in [("quiet", 300, 2000), ("chatty", 2000, 4000)] {
+    // On a busy machine a chatterer may be silent for 300 ms, which then is what ends the drain.
+    for (leak, least, most) in [("quiet", 300, 2000), ("chatty", 300, 4000)] {
         let mut run = fault(&format!(
             "--lines 3 --leak-pipe {leak} --touch end --exit 6"
         ))

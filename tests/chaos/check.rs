@@ -6,6 +6,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::PANICKED_AT;
 use crate::fault::{Collector, EchoMode, Fault, Leaves, Outside};
 use crate::supervised::{Finished, Transcript};
@@ -154,7 +156,8 @@ impl Twins<'_> {
         if !self.is_chatty() {
             let mut alone = self.alone.stdout.clone();
             // An object at the very end is a line, with or without a newline.
-            if alone.ends_with(b"}") {
+            let last = alone.rsplit(|&byte| byte == b'\n').next();
+            if last.is_some_and(|last| serde_json::from_slice::<Map<String, Value>>(last).is_ok()) {
                 alone.push(b'\n');
             }
             troubles.extend(compare("stdout as told", stdout == alone, &alone, &stdout));
