@@ -90,9 +90,18 @@ impl MemoryCounters {
         }
     }
 
-    /// Reads them, ours first. With `is_ours`, looks at who else is in there.
+    /// The largest process in each, ours first, that is not the run's: resident bytes, 0 if there is none.
     #[must_use]
-    pub fn read(&self, is_ours: Option<&dyn Fn(u32) -> bool>) -> Vec<CgroupMemory> {
+    pub fn largest_others(&self, is_ours: &dyn Fn(u32) -> bool) -> Vec<u64> {
+        let cgroups = self.cgroups.iter();
+        cgroups
+            .map(|cgroup| largest_other(cgroup.directory(), is_ours))
+            .collect()
+    }
+
+    /// Reads them, ours first, without a look at who else is in there.
+    #[must_use]
+    pub fn read(&self) -> Vec<CgroupMemory> {
         self.cgroups
             .iter()
             .map(|cgroup| {
@@ -102,8 +111,6 @@ impl MemoryCounters {
                 CgroupMemory {
                     used_bytes: Some(resources.memory_used_bytes),
                     limit_bytes: resources.memory_limit_bytes,
-                    largest_other_bytes: is_ours
-                        .map(|is_ours| largest_other(cgroup.directory(), is_ours)),
                     ..events(cgroup.version(), &directories)
                 }
             })
@@ -190,7 +197,7 @@ fn resident(pid: u32) -> Option<u64> {
 
 /// The start of a file, so that nothing here grows with what somebody else writes.
 fn text(path: &Path) -> Option<String> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(4096);
     File::open(path)
         .ok()?
         .take(FILE)

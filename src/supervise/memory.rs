@@ -17,7 +17,7 @@ use crate::process::parent_and_command;
 use crate::process::reaper::Usage;
 use crate::resources::kernel_log::News;
 use crate::resources::memory_events::{sandbox_oom_kills, sandbox_pressure_full};
-use crate::resources::{KernelLog, Kinship, MemoryCounters, Victim};
+use crate::resources::{CgroupMemory, KernelLog, Kinship, MemoryCounters, Victim};
 use crate::session::{Input, MemoryReading};
 
 /// How old a reading may be when nothing has happened since.
@@ -31,6 +31,19 @@ const TRIES: usize = 3;
 /// Nobody's family tree is deeper than this.
 const GENERATIONS: usize = 64;
 
+/// How often others are looked at while nothing happens: each of them costs two files.
+const OTHERS_EVERY: Duration = Duration::from_secs(5);
+
+/// Who else is in the cgroups, as far as it was looked.
+#[derive(Debug, Default)]
+struct Others {
+    looked: Option<Instant>,
+    /// Of the largest in each, resident.
+    largest_bytes: Vec<u64>,
+    /// What the counters stood at then.
+    kills: Vec<Option<u64>>,
+}
+
 /// What is read of the kernel's view of memory.
 #[derive(Debug)]
 pub(super) struct MemoryWatch {
@@ -43,6 +56,7 @@ pub(super) struct MemoryWatch {
     reaped_rss_bytes: Option<u64>,
     /// Whom a look has found to be ours or not.
     family: Family,
+    others: Others,
     read_at: Option<Instant>,
     wakes: u32,
 }
@@ -57,6 +71,7 @@ impl MemoryWatch {
             agent: None,
             reaped_rss_bytes: None,
             family: Family::default(),
+            others: Others::default(),
             read_at: None,
             wakes: 0,
         }
@@ -65,7 +80,7 @@ impl MemoryWatch {
     /// The first reading; who else is there can wait until the agent runs.
     pub(super) fn baseline(&mut self) -> MemoryReading {
         MemoryReading {
-            cgroups: self.counters.read(None),
+            cgroups: self.counters.read(),
             sandbox_oom_kills: sandbox_oom_kills(),
             ..MemoryReading::default()
         }
@@ -81,10 +96,11 @@ impl MemoryWatch {
         if let Some(agent) = self.agent {
             self.counters.follow(agent);
         }
-        // Who belongs to whom does not change, and to find out costs more than all the rest.
-        let family = &self.family;
-        let cgroups = self.counters.read(Some(&|pid| family.is_ours(pid)));
-        self.family.forget_the_absent();
+        let mut cgroups = self.counters.read();
+        self.look_at_others(&cgroups);
+        for (cgroup, others) in cgroups.iter_mut().zip(&self.others.largest_bytes) {
+            cgroup.largest_other_bytes = Some(*others);
+        }
         let sandbox_oom_kills = sandbox_oom_kills();
         // Last: the kernel writes of a kill before it counts it.
         self.listen();
@@ -97,6 +113,26 @@ impl MemoryWatch {
             userspace,
             reaped_rss_bytes: self.reaped_rss_bytes,
         }
+    }
+
+    /// Looks who else is in the cgroups, when somebody has been killed in one of them, and now and then before that.
+    fn look_at_others(&mut self, cgroups: &[CgroupMemory]) {
+        let kills: Vec<_> = cgroups.iter().map(|cgroup| cgroup.oom_kills).collect();
+        let is_due = self
+            .others
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= OTHERS_EVERY);
+        if !is_due && kills == self.others.kills {
+            return;
+        }
+        // Who belongs to whom does not change, and to find out costs more than all the rest.
+        let family = &self.family;
+        self.others = Others {
+            looked: Some(Instant::now()),
+            largest_bytes: self.counters.largest_others(&|pid| family.is_ours(pid)),
+            kills,
+        };
+        self.family.forget_the_absent();
     }
 
     /// Somebody of the run was reaped: what the kernel knows of its size, and of those it had waited for.
