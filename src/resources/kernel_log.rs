@@ -65,6 +65,10 @@ pub enum Constraint {
 pub struct UserspaceKill {
     /// Whom it named, where it named a pid.
     pub pid: Option<u32>,
+    /// What it called that process, where it did.
+    pub command: Option<String>,
+    /// The cgroup of which it killed everybody, where it named one.
+    pub cgroup: Option<String>,
     /// `earlyoom` or `systemd-oomd`.
     pub killer: &'static str,
 }
@@ -249,11 +253,22 @@ fn userspace(line: &str) -> Option<UserspaceKill> {
         .split_once(" to process ")
         .and_then(|(_, rest)| rest.split(' ').next())
         .and_then(|pid| pid.parse().ok());
+    let killed = line.split_once(": Killed ").map(|(_, rest)| rest);
     let acted = match killer {
         "earlyoom" => pid.is_some(),
-        _ => line.contains(": Killed "),
+        _ => killed.is_some(),
     };
-    acted.then_some(UserspaceKill { pid, killer })
+    let command = || Some(line.split_once(" \"")?.1.rsplit_once("\":")?.0.to_owned());
+    let cgroup = || {
+        let (path, _) = killed?.split_once(" due to ")?;
+        path.starts_with('/').then(|| path.to_owned())
+    };
+    acted.then(|| UserspaceKill {
+        pid,
+        command: pid.and_then(|_| command()),
+        cgroup: cgroup(),
+        killer,
+    })
 }
 
 #[cfg(test)]
@@ -316,10 +331,18 @@ mod tests {
         let log = "14,1,2,-;earlyoom[9]: sending SIGTERM to process 4242 uid 0 \"python3\": badness 800\n\
                    30,1,2,-;systemd-oomd[9]: Killed /user.slice/a due to memory pressure for /user.slice\n\
                    14,1,2,-;earlyoom[9]: mem avail: 300 of 400 MiB\n";
-        let kill = |pid, killer| UserspaceKill { pid, killer };
-        assert_eq!(
-            news_of(log).userspace,
-            [kill(Some(4242), "earlyoom"), kill(None, "systemd-oomd")]
-        );
+        let earlyoom = UserspaceKill {
+            pid: Some(4242),
+            command: Some("python3".to_owned()),
+            cgroup: None,
+            killer: "earlyoom",
+        };
+        let oomd = UserspaceKill {
+            pid: None,
+            command: None,
+            cgroup: Some("/user.slice/a".to_owned()),
+            killer: "systemd-oomd",
+        };
+        assert_eq!(news_of(log).userspace, [earlyoom, oomd]);
     }
 }

@@ -54,9 +54,19 @@ impl StderrTail {
 
     /// The last exception that ended something: those in "Exception ignored in" blocks ended nothing.
     pub(super) fn exception(&self) -> Option<Exception> {
+        self.exception_from(0)
+    }
+
+    /// The same, of those below the last line that contains one of `needles`.
+    pub(super) fn exception_after(&self, needles: &[&str]) -> Option<Exception> {
+        let has = |line: &String| needles.iter().any(|needle| line.contains(needle));
+        self.exception_from(self.lines.iter().rposition(has)? + 1)
+    }
+
+    fn exception_from(&self, first: usize) -> Option<Exception> {
         let mut ignored = false;
         let mut found: Option<Exception> = None;
-        for line in &self.lines {
+        for line in self.lines.iter().skip(first) {
             if line.starts_with("Exception ignored in") {
                 ignored = true;
                 continue;

@@ -175,7 +175,8 @@ pub(super) struct Memory {
     kills: Vec<Kill>,
     /// Orphans that a KILL ended which we did not send, until a kill claims them.
     orphans: Vec<(u32, Duration)>,
-    userspace: Vec<UserspaceKill>,
+    /// What killers in userspace wrote, and when we heard of it; the last of many.
+    userspace: Vec<(Duration, UserspaceKill)>,
     livelock: Livelock,
 }
 
@@ -219,8 +220,10 @@ impl Memory {
         for victim in &reading.victims {
             self.named(uptime, victim, &reading, tool);
         }
-        self.userspace.extend(reading.userspace.iter().cloned());
-        self.userspace.truncate(KILLS);
+        let userspace = reading.userspace.iter().cloned();
+        self.userspace.extend(userspace.map(|kill| (uptime, kill)));
+        let old = self.userspace.len().saturating_sub(KILLS);
+        self.userspace.drain(..old);
         self.size_up(reading.reaped_rss_bytes);
         let rose = oom_kills(&reading, &self.latest);
         let log_says = self
@@ -430,7 +433,13 @@ impl Memory {
             let mut kill = self.kills[at].clone();
             self.name(&mut kill, pid, Proof::WaitStatus);
             self.kills[at] = kill;
-        } else if self.orphans.len() < KILLS {
+        } else {
+            // What no kill has claimed by now none will, and the pid may be another's soon.
+            self.orphans
+                .retain(|(_, ended)| uptime.saturating_sub(*ended) <= FRESH);
+            if self.orphans.len() >= KILLS {
+                self.orphans.remove(0);
+            }
             self.orphans.push((pid, uptime));
         }
     }
@@ -441,7 +450,7 @@ impl Memory {
             .present
             .iter()
             .copied()
-            .filter(|pid| tree.processes.iter().all(|process| process.pid != *pid))
+            .filter(|pid| !is_alive(*pid, tree))
             .collect();
         if self
             .looked
@@ -452,7 +461,7 @@ impl Memory {
         // What the agent was part of stays, for that is what its end is judged by.
         let is_agent = |pid: u32| self.agent == Some(pid);
         let was_there = self.present.iter().any(|pid| is_agent(*pid));
-        if was_there && !tree.processes.iter().any(|process| is_agent(process.pid)) {
+        if was_there && self.agent.is_some_and(|agent| !is_alive(agent, tree)) {
             return;
         }
         self.looked = Some(uptime);
@@ -463,10 +472,7 @@ impl Memory {
             self.present.push(process.pid);
             self.remember(uptime, process);
         }
-        while self.known.len() > KNOWN {
-            let Some(oldest) = self.oldest() else { break };
-            self.known.remove(&oldest);
-        }
+        self.forget_oldest();
     }
 
     fn remember(&mut self, uptime: Duration, process: &ProcessUse) {
@@ -482,11 +488,18 @@ impl Memory {
         );
     }
 
-    fn oldest(&self) -> Option<u32> {
+    fn forget_oldest(&mut self) {
+        let surplus = self.known.len().saturating_sub(KNOWN);
+        if surplus == 0 {
+            return;
+        }
         let known = self.known.iter();
-        known
-            .min_by_key(|(_, known)| known.last_seen)
-            .map(|(pid, _)| *pid)
+        let mut by_age: Vec<(Duration, u32)> =
+            known.map(|(pid, known)| (known.last_seen, *pid)).collect();
+        by_age.sort_unstable();
+        for (_, pid) in by_age.into_iter().take(surplus) {
+            self.known.remove(&pid);
+        }
     }
 
     /// Of those who vanished in the tick of a kill without a name, the largest was it, if it was the largest of all.
@@ -714,28 +727,85 @@ impl Memory {
         self.looked.map(|looked| end.saturating_sub(looked))
     }
 
-    /// A killer in userspace that took the agent, or somebody of its cgroup.
-    pub(super) fn userspace_kill(&self) -> Option<String> {
-        let named = self
-            .userspace
-            .iter()
-            .find(|kill| kill.pid.is_none() || kill.pid == self.agent);
-        if let Some(kill) = named {
-            return Some(match kill.pid {
-                Some(pid) => format!("{} ended process {pid}, the agent", kill.killer),
-                None => format!("{} killed a cgroup for memory pressure", kill.killer),
-            });
-        }
-        self.latest.cgroups.iter().find_map(|cgroup| {
-            let rose = rise(cgroup, &self.baseline, |cgroup| {
-                cgroup.oomd_kills.or(Some(0))
-            })?;
-            (rose > 0).then(|| {
-                format!(
-                    "systemd-oomd killed in {} (user.oomd_kill rose by {rose})",
-                    cgroup.name
-                )
+    /// A killer in userspace that took the agent, or all of its cgroup, shortly before its end.
+    pub(super) fn userspace_kill(&self) -> Option<UserspaceEnd> {
+        self.userspace_aim()
+            .or_else(|| {
+                let kill = self
+                    .fresh_userspace()
+                    .find(|kill| kill.pid.is_none() && self.is_of_cgroup(kill))?;
+                let place = kill.cgroup.as_deref().unwrap_or("a cgroup");
+                Some(UserspaceEnd {
+                    source: "kernel_log",
+                    fact: format!("{} killed {place} for want of memory", kill.killer),
+                    is_sure: true,
+                })
             })
+            .or_else(|| {
+                self.latest.cgroups.iter().find_map(|cgroup| {
+                    let rose = rise(cgroup, &self.baseline, |cgroup| {
+                        cgroup.oomd_kills.or(Some(0))
+                    })?;
+                    let name = &cgroup.name;
+                    (rose > 0).then(|| UserspaceEnd {
+                        source: "cgroup",
+                        fact: format!(
+                            "systemd-oomd killed in {name} (user.oomd_kill rose by {rose})"
+                        ),
+                        is_sure: true,
+                    })
+                })
+            })
+    }
+
+    /// A killer in userspace that named the agent shortly before its end: it asks with a TERM first.
+    pub(super) fn userspace_aim(&self) -> Option<UserspaceEnd> {
+        let agent = self.agent?;
+        let known = self.known.get(&agent);
+        let aims = self.fresh_userspace().filter_map(|kill| {
+            let pid = kill.pid?;
+            let command = kill.command.as_deref();
+            let fits = known
+                .zip(command)
+                .map(|(known, command)| known.fits(command));
+            // The pids are those of the first pid namespace, and names are shared by many: one alone is a hint. Somebody
+            // else of the run has both.
+            let is_other = pid != agent
+                && self
+                    .known
+                    .get(&pid)
+                    .is_some_and(|known| command.is_none_or(|command| known.fits(command)));
+            let is_sure = pid == agent && fits != Some(false);
+            let is_hint = pid == agent || (fits == Some(true) && !is_other);
+            (is_sure || is_hint).then(|| UserspaceEnd {
+                source: "kernel_log",
+                fact: match (is_sure, command) {
+                    (true, _) => format!("{} ended process {pid}, the agent", kill.killer),
+                    (false, Some(command)) => {
+                        format!("{} ended process {pid} ({command})", kill.killer)
+                    }
+                    (false, None) => format!("{} ended process {pid}", kill.killer),
+                },
+                is_sure,
+            })
+        });
+        aims.max_by_key(|end| end.is_sure)
+    }
+
+    /// What killers in userspace wrote shortly before the end, the last first.
+    fn fresh_userspace(&self) -> impl Iterator<Item = &UserspaceKill> {
+        let end = self.exited.unwrap_or(Duration::MAX);
+        let kills = self.userspace.iter().rev();
+        kills
+            .filter(move |(seen, _)| end.saturating_sub(*seen) <= FRESH)
+            .map(|(_, kill)| kill)
+    }
+
+    /// Whether it killed the agent's cgroup, or one above it.
+    fn is_of_cgroup(&self, kill: &UserspaceKill) -> bool {
+        kill.cgroup.as_deref().is_none_or(|killed| {
+            let mut cgroups = self.latest.cgroups.iter();
+            cgroups.any(|cgroup| includes(killed, &cgroup.name))
         })
     }
 
@@ -802,6 +872,15 @@ impl Memory {
     }
 }
 
+/// What shows that a killer in userspace ended the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UserspaceEnd {
+    pub(super) source: &'static str,
+    pub(super) fact: String,
+    /// Not a pid or a name alone, which others may have as well.
+    pub(super) is_sure: bool,
+}
+
 /// What the last look before the end says of the agent's size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -825,6 +904,24 @@ impl Known {
         };
         alike(&self.command) || self.executable.as_deref().is_some_and(alike)
     }
+}
+
+/// Whether a look saw this process: it has them by pid.
+fn is_alive(pid: u32, tree: &TreeSample) -> bool {
+    let found = tree
+        .processes
+        .binary_search_by_key(&pid, |process| process.pid);
+    found.is_ok()
+}
+
+/// Whether a cgroup that was killed with all that is below it is this one, or above it. The killer names it from the root
+/// on, of which a container sees the end.
+fn includes(killed: &str, ours: &str) -> bool {
+    let killed = killed.trim_end_matches('/');
+    let is_above = ours
+        .strip_prefix(killed)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    is_above || (ours.len() > 1 && killed.ends_with(ours))
 }
 
 /// A process of the run of which no more than the name is known.

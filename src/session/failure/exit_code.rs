@@ -2,7 +2,7 @@
 
 use sandtrace_client::failure::{Failure, FailureKind};
 
-use super::memory::{by_cli, by_descendant, by_runtime};
+use super::memory::{by_cli, by_descendant, by_runtime, history};
 use super::result::by_result;
 use super::verdict::{Because, clip, sentence, verdict};
 use super::{Facts, ending_fact};
@@ -17,36 +17,37 @@ const DISK_FULL: [&str; 3] = [
     "ENOSPC",
 ];
 
+/// What JavaScript runtimes write when their heap is full.
+pub(super) const HEAP: [&str; 2] = ["JavaScript heap out of memory", "Ineffective mark-compacts"];
+
 pub(super) fn by_exit(facts: &Facts<'_>, code: i32) -> Option<Failure> {
     // A turn that is still open makes an earlier turn's error history.
     if let Some(result) = facts
         .result
         .filter(|result| result.is_error && !facts.turn_open)
     {
-        return Some(
-            by_result(result, facts.api_error, facts.stderr)
-                .because("wait_status", ending_fact(facts.ending)),
-        );
+        let failure = by_result(result, facts.api_error, facts.stderr)
+            .because("wait_status", ending_fact(facts.ending));
+        return Some(history(failure, facts.memory));
     }
     if code != 0 {
         return Some(by_exit_code(facts, code));
     }
     let answered = facts.result.is_some_and(|result| !result.is_error) && !facts.turn_open;
     if let Some(message) = facts.agent_error.filter(|_| !answered) {
-        return Some(
-            verdict(
-                FailureKind::CrashException,
-                0.8,
-                format!("The agent reported an error: {}", sentence(message)),
-            )
-            .because("stream", format!("error event: {}", clip(message))),
-        );
+        let failure = verdict(
+            FailureKind::CrashException,
+            0.8,
+            format!("The agent reported an error: {}", sentence(message)),
+        )
+        .because("stream", format!("error event: {}", clip(message)));
+        return Some(history(failure, facts.memory));
     }
     (facts.saw_event && (facts.turn_open || facts.result.is_none())).then(|| {
         if let Some(failure) = by_cli(facts, None) {
             return failure;
         }
-        verdict(
+        let failure = verdict(
             FailureKind::CrashNoResult,
             0.9,
             "The agent exited with code 0 but its result never came.".to_owned(),
@@ -55,7 +56,8 @@ pub(super) fn by_exit(facts: &Facts<'_>, code: i32) -> Option<Failure> {
             "stream",
             "agent events were seen, but no result of the last turn".to_owned(),
         )
-        .because("wait_status", ending_fact(facts.ending))
+        .because("wait_status", ending_fact(facts.ending));
+        history(failure, facts.memory)
     })
 }
 
@@ -66,7 +68,7 @@ fn by_exit_code(facts: &Facts<'_>, code: i32) -> Failure {
         failure.kind,
         FailureKind::CrashSignal | FailureKind::CrashExitCode | FailureKind::CrashException
     ) {
-        return failure;
+        return history(failure, facts.memory);
     }
     let exception = facts.stderr.exception();
     let cli_said = exception
@@ -103,10 +105,21 @@ fn by_exit_code(facts: &Facts<'_>, code: i32) -> Failure {
 /// What the agent's own words and its code say.
 fn by_words(facts: &Facts<'_>, code: i32) -> Failure {
     let exit = ending_fact(facts.ending);
-    if let Some(line) = facts
-        .stderr
-        .find(&["JavaScript heap out of memory", "Ineffective mark-compacts"])
-    {
+    if let Some(line) = facts.stderr.find(&HEAP) {
+        // It may have been a tool's: an exception that came later is what ended the agent, unless it only tells of the
+        // end of Claude Code's own process.
+        if let Some(exception) = facts.stderr.exception_after(&HEAP)
+            && exception.short_class() != "ProcessError"
+        {
+            let failure = by_exception(&exception)
+                .because("stderr", clip(line))
+                .because("wait_status", exit);
+            return if failure.kind == FailureKind::OomHeap {
+                failure
+            } else {
+                failure.or(FailureKind::OomHeap, 0.5)
+            };
+        }
         return verdict(
             FailureKind::OomHeap,
             0.97,

@@ -10,7 +10,9 @@ use sandtrace_client::failure::{Failure, FailureKind as K};
 use super::verdict::{Because, verdict};
 use super::{Facts, ending_fact};
 use crate::resources::Constraint;
-use crate::session::memory::{FRESH, Kill, Memory, Proof, Standing, TICK, Whose, size};
+use crate::session::memory::{
+    FRESH, Kill, Memory, Proof, Standing, TICK, UserspaceEnd, Whose, size,
+};
 
 /// Percent of the limit from which on nobody else can have held more.
 const MOST: u64 = 75;
@@ -51,16 +53,8 @@ pub(super) fn by_kill(facts: &Facts<'_>) -> Option<Failure> {
             }
         });
     }
-    if let Some(fact) = memory.userspace_kill() {
-        return Some(
-            verdict(
-                K::OomUserspace,
-                0.8,
-                "A killer in userspace ended the agent to save memory.".to_owned(),
-            )
-            .because(source_of_userspace(&fact), fact)
-            .because("wait_status", ending_fact(facts.ending)),
-        );
+    if let Some(end) = memory.userspace_kill() {
+        return Some(of_userspace(facts, end));
     }
     // That the counters stand still says as much as that they moved.
     memory.is_counted().then(|| {
@@ -90,11 +84,25 @@ fn of_others(facts: &Facts<'_>) -> Failure {
     counted(failure.or(K::OomAgent, 0.4), facts.memory)
 }
 
-fn source_of_userspace(fact: &str) -> &'static str {
-    if fact.contains("user.oomd_kill") {
-        "cgroup"
+/// On an agent that TERM ended, which we neither sent nor passed on: a killer in userspace asks before it kills.
+pub(super) fn by_term(facts: &Facts<'_>) -> Option<Failure> {
+    let end = facts.memory.userspace_aim()?;
+    Some(of_userspace(facts, end))
+}
+
+fn of_userspace(facts: &Facts<'_>, end: UserspaceEnd) -> Failure {
+    let confidence = if end.is_sure { 0.8 } else { 0.5 };
+    let failure = verdict(
+        K::OomUserspace,
+        confidence,
+        "A killer in userspace ended the agent to save memory.".to_owned(),
+    )
+    .because(end.source, end.fact)
+    .because("wait_status", ending_fact(facts.ending));
+    if end.is_sure {
+        failure
     } else {
-        "kernel_log"
+        failure.or(K::CrashSignal, rest(confidence))
     }
 }
 
@@ -125,17 +133,7 @@ fn of_agent(facts: &Facts<'_>, kill: Option<&Kill>, confidence: f64) -> Failure 
                 size(process.resident_bytes)
             )
         });
-    let limit = limit(kill, memory);
-    let why = [held, limit]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(", ");
-    let why = if why.is_empty() {
-        why
-    } else {
-        format!(": {why}")
-    };
+    let why = why(held, kill, memory);
     let tool = kill
         .and_then(|kill| kill.tool.as_ref())
         .map_or_else(String::new, |tool| format!(" while {tool} ran"));
@@ -209,17 +207,7 @@ pub(super) fn by_cli(facts: &Facts<'_>, said: Option<(&'static str, String)>) ->
         .as_ref()
         .filter(|process| process.resident_bytes > 0)
         .map(|process| format!("it had {} resident", size(process.resident_bytes)));
-    let limit = limit(Some(&kill), memory);
-    let why = [held, limit]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(", ");
-    let why = if why.is_empty() {
-        why
-    } else {
-        format!(": {why}")
-    };
+    let why = why(held, Some(&kill), memory);
     let failure = verdict(
         K::OomCli,
         confidence,
@@ -361,6 +349,16 @@ pub(super) fn history(failure: Failure, memory: &Memory) -> Failure {
         (None, None) => failure,
     };
     counted(failure, memory)
+}
+
+/// The end of a sentence about a kill: what the victim held, and whose memory was short.
+fn why(held: Option<String>, kill: Option<&Kill>, memory: &Memory) -> String {
+    let facts: Vec<String> = [held, limit(kill, memory)].into_iter().flatten().collect();
+    if facts.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", facts.join(", "))
+    }
 }
 
 /// Whose memory was short, in words.

@@ -2,7 +2,8 @@
 
 use sandtrace_client::failure::{Failure, FailureKind};
 
-use super::memory::{by_kill, by_runtime, history, long_before};
+use super::exit_code::HEAP;
+use super::memory::{by_kill, by_runtime, by_term, history, long_before};
 use super::verdict::{Because, clip, verdict};
 use super::{Facts, ending_fact};
 use crate::process::exit::signal_name;
@@ -11,9 +12,7 @@ pub(super) fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Fa
     let name = signal_name(signal);
     // Only the signals by which a runtime ends itself: the words of a heap that was a tool's explain no KILL.
     if is_given_up(signal)
-        && let Some(line) = facts
-            .stderr
-            .find(&["JavaScript heap out of memory", "Ineffective mark-compacts"])
+        && let Some(line) = facts.stderr.find(&HEAP)
     {
         return verdict(
             FailureKind::OomHeap,
@@ -27,6 +26,11 @@ pub(super) fn by_signal(facts: &Facts<'_>, signal: i32, core_dumped: bool) -> Fa
         && let Some(failure) = by_kill(facts)
     {
         return failure;
+    }
+    if signal == nix::libc::SIGTERM
+        && let Some(failure) = by_term(facts)
+    {
+        return history(failure, facts.memory);
     }
     let mut failure = verdict(
         FailureKind::CrashSignal,

@@ -154,8 +154,34 @@ impl Story {
     fn userspace(mut self, pid: Option<u32>) -> Self {
         self.reading.userspace.push(UserspaceKill {
             pid,
+            command: None,
+            cgroup: None,
             killer: "earlyoom",
         });
+        self
+    }
+
+    /// earlyoom writes whom it asks to end.
+    fn earlyoom(mut self, seconds: f64, pid: u32, command: &str) -> Self {
+        self.reading.userspace.push(UserspaceKill {
+            pid: Some(pid),
+            command: Some(command.to_owned()),
+            cgroup: None,
+            killer: "earlyoom",
+        });
+        self.read(seconds);
+        self
+    }
+
+    /// systemd-oomd writes which cgroup it killed.
+    fn oomd_killed(mut self, seconds: f64, cgroup: &str) -> Self {
+        self.reading.userspace.push(UserspaceKill {
+            pid: None,
+            command: None,
+            cgroup: Some(cgroup.to_owned()),
+            killer: "systemd-oomd",
+        });
+        self.read(seconds);
         self
     }
 
@@ -1164,4 +1190,188 @@ fn the_recordings_say_whose_memory_was_short() {
         "{:?}",
         livelock.memory
     );
+}
+
+#[test]
+fn what_oomd_killed_explains_a_kill_only_if_it_was_our_cgroup_and_just_now() {
+    let of = |seconds, cgroup| row(story().oomd_killed(seconds, cgroup), killed(9));
+    // Ours, one above it, and ours as it is called outside the container.
+    for ours in ["/run", "/", "/host/docker/run"] {
+        assert_eq!(of(9.5, ours), ("oom.userspace".into(), 0.8), "{ours}");
+    }
+    for other in ["/ru", "/run/below", "/user.slice", "/other-run"] {
+        assert_eq!(of(9.5, other), ("crash.signal".into(), 0.9), "{other}");
+    }
+    assert_eq!(of(4.0, "/run"), ("crash.signal".into(), 0.9));
+    let mut nameless = story().userspace(None);
+    nameless.read(4.0);
+    assert_eq!(row(nameless, killed(9)).0, "crash.signal");
+    assert_eq!(row(story().userspace(None), killed(9)).0, "oom.userspace");
+    // It does not ask first.
+    let story = story().oomd_killed(9.5, "/run");
+    assert_eq!(row(story, killed(15)).0, "crash.signal");
+}
+
+#[test]
+fn a_term_is_earlyoom_s_if_it_has_just_named_the_agent() {
+    let before = || story().looked(9.0, &[(AGENT, 20)]);
+    for signal in [15, 9] {
+        let of = |story: Story| row(story, killed(signal));
+        let sure = before().earlyoom(9.9, AGENT, "python3");
+        assert_eq!(of(sure), ("oom.userspace".into(), 0.8));
+        let unseen = story().earlyoom(9.9, AGENT, "agent");
+        assert_eq!(of(unseen), ("oom.userspace".into(), 0.8));
+        // A pid or a name alone may be another's.
+        for hint in [(STRANGER, "python3"), (AGENT, "nginx")] {
+            let hinted = before().earlyoom(9.9, hint.0, hint.1);
+            assert_eq!(of(hinted), ("oom.userspace".into(), 0.5), "{hint:?}");
+        }
+        let mut namesake = story();
+        let tool = ProcessUse {
+            command: Arc::from("python3"),
+            ..process(TOOL, 5)
+        };
+        let tree = TreeSample {
+            processes: vec![process(AGENT, 20), tool],
+            ..TreeSample::default()
+        };
+        namesake.memory.looked(at(9.0), &tree);
+        let others = [
+            before().earlyoom(4.0, AGENT, "python3"),
+            before().earlyoom(9.9, STRANGER, "nginx"),
+            namesake.earlyoom(9.9, TOOL, "python3"),
+        ];
+        for (number, story) in others.into_iter().enumerate() {
+            assert_eq!(of(story).0, "crash.signal", "row {number}, signal {signal}");
+        }
+    }
+    // What we passed on is ours.
+    let passed_on = killed(15).meant(Intent::Stop(15));
+    let story = before().earlyoom(9.9, AGENT, "python3");
+    assert_eq!(row(story, passed_on).0, "cancelled.host");
+}
+
+#[test]
+fn many_lines_of_others_do_not_hide_the_last_one() {
+    let mut crowded = story();
+    for _ in 0..200 {
+        crowded = crowded.earlyoom(9.0, STRANGER, "nginx");
+    }
+    let crowded = crowded.earlyoom(9.9, AGENT, "python3");
+    assert_eq!(row(crowded, killed(15)).0, "oom.userspace");
+}
+
+#[test]
+fn many_orphans_do_not_hide_the_last_one() {
+    for earlier in [2.0, 9.7] {
+        let mut story = story().shared(60).looked(8.0, &[(AGENT, 20), (TOOL, 30)]);
+        for pid in 1000..1200 {
+            story = story.orphan_killed(earlier, pid, false);
+        }
+        let story = story
+            .orphan_killed(9.8, TOOL, false)
+            .announced(TOOL, "sleep", 30);
+        let (kind, confidence) = row(story.oom(9.9), exit(3));
+        assert_eq!(
+            (kind.as_str(), confidence),
+            ("oom.descendant_fatal", 0.7),
+            "{earlier}"
+        );
+    }
+}
+
+/// The samples have the living by pid, whatever order they came and went in.
+#[test]
+fn the_largest_that_vanished_is_found_among_many() {
+    let with = |vanishing: u32| {
+        let others = (200..900).filter(|pid| *pid != vanishing);
+        let mut all: Vec<(u32, u64)> = others.map(|pid| (pid, 1)).collect();
+        all.push((AGENT, 2));
+        all.sort_unstable();
+        let after = all.clone();
+        all.push((vanishing, 40));
+        all.sort_unstable();
+        story()
+            .shared(10)
+            .looked(8.0, &all)
+            .oom(9.0)
+            .looked(9.1, &after)
+    };
+    for vanishing in [200, 201, 555, 898, 899, 5000] {
+        assert_eq!(
+            row(with(vanishing), exit(3)),
+            ("oom.descendant_fatal".into(), 0.7),
+            "{vanishing}"
+        );
+    }
+}
+
+#[test]
+fn a_kill_in_the_run_stands_in_the_evidence_of_every_end() {
+    let ends = [
+        exit(0),
+        exit(0).open(),
+        exit(0).error("it broke"),
+        exit(1).result("error_during_execution", true, None),
+        exit(1).said("No conversation found"),
+        exit(1).said("ValueError: x"),
+        exit(3),
+        killed(15),
+        killed(9),
+    ];
+    for (number, end) in ends.into_iter().enumerate() {
+        let failure = story()
+            .looked(1.0, &[(AGENT, 20), (TOOL, 30)])
+            .oom_of(2.0, TOOL, "hog")
+            .end(end)
+            .verdict()
+            .1
+            .unwrap();
+        assert_ne!(failure.kind.class(), "oom", "row {number}: {failure:?}");
+        for fact in [
+            "killed process 102 (hog)",
+            "8.0 s before the end",
+            "oom_kill rose by 1",
+        ] {
+            let told = failure.evidence.iter();
+            let told = told.filter(|item| item.fact.contains(fact)).count();
+            assert_eq!(told, 1, "row {number}, {fact}: {failure:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_heap_is_the_reason_unless_something_else_came_after_it() {
+    let said = |stderr| story().end(exit(1).said(stderr)).verdict().1.unwrap();
+    let later = said(
+        "FATAL ERROR: JavaScript heap out of memory\nTraceback (most recent call last):\n  File \"a\"\nValueError: x",
+    );
+    assert_eq!(
+        (later.kind.clone(), later.confidence),
+        (K::CrashException, 0.9)
+    );
+    assert_eq!(alternative(&later, &K::OomHeap), 0.5, "{later:?}");
+    let told = later.evidence.iter();
+    assert!(
+        told.clone()
+            .any(|item| item.fact.contains("heap out of memory")),
+        "{later:?}"
+    );
+    let reasons = [
+        // Before it, or of the CLI whose heap it was.
+        "ValueError: x\nFATAL ERROR: JavaScript heap out of memory",
+        "FATAL ERROR: JavaScript heap out of memory\n\
+         claude_agent_sdk._errors.ProcessError: Command failed with exit code -6 (exit code: -6)",
+        "FATAL ERROR: JavaScript heap out of memory\n",
+        "RuntimeError: it said JavaScript heap out of memory",
+    ];
+    for stderr in reasons {
+        let failure = said(stderr);
+        let found = (failure.kind.clone(), failure.confidence);
+        assert_eq!(found, (K::OomHeap, 0.97), "{stderr}: {failure:?}");
+    }
+    // Both are of memory.
+    let python = said("FATAL ERROR: JavaScript heap out of memory\nMemoryError");
+    assert_eq!((python.kind.clone(), python.confidence), (K::OomHeap, 0.85));
+    assert!(python.alternatives.is_empty(), "{python:?}");
 }
