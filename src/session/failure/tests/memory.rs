@@ -1282,27 +1282,27 @@ fn many_orphans_do_not_hide_the_last_one() {
 
 /// The samples have the living by pid, whatever order they came and went in.
 #[test]
-fn the_largest_that_vanished_is_found_among_many() {
-    let with = |vanishing: u32| {
-        let others = (200..900).filter(|pid| *pid != vanishing);
-        let mut all: Vec<(u32, u64)> = others.map(|pid| (pid, 1)).collect();
-        all.push((AGENT, 2));
-        all.sort_unstable();
-        let after = all.clone();
-        all.push((vanishing, 40));
-        all.sort_unstable();
-        story()
+fn of_many_the_largest_is_blamed_if_it_vanished_and_only_then() {
+    let largest = |pid: u32, and_then: &[u32]| {
+        let all = |with: &[u32]| {
+            let others = (200..900).filter(|other| *other != pid);
+            let others = others.map(|other| (other, 1));
+            let large = with.iter().map(|with| (*with, 40));
+            let mut all: Vec<(u32, u64)> = others.chain(large).chain([(AGENT, 2)]).collect();
+            all.sort_unstable();
+            all
+        };
+        let story = story()
             .shared(10)
-            .looked(8.0, &all)
+            .looked(8.0, &all(&[pid]))
             .oom(9.0)
-            .looked(9.1, &after)
+            .looked(9.1, &all(and_then));
+        let blamed = story.memory.kills()[0].process.as_ref();
+        blamed.map(|process| process.pid)
     };
-    for vanishing in [200, 201, 555, 898, 899, 5000] {
-        assert_eq!(
-            row(with(vanishing), exit(3)),
-            ("oom.descendant_fatal".into(), 0.7),
-            "{vanishing}"
-        );
+    for pid in [101, 200, 201, 555, 898, 899, 5000] {
+        assert_eq!(largest(pid, &[]), Some(pid));
+        assert_eq!(largest(pid, &[pid]), None, "{pid} lives");
     }
 }
 
