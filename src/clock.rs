@@ -1,8 +1,8 @@
 //! The credit clock: time that the run could use.
 //!
 //! A sandbox is paused for a day, its cgroup is frozen, somebody sets its clock: none of that is time that an agent had.
-//! So budgets count *credit*: what the monotonic clock ran since the last look, but at most [`MOST_CREDIT`] of it.
-//! Whoever looks each [`TICK`] loses nothing of it, unless nobody could look. A gap or a step above [`THRESHOLD`] is
+//! So budgets count *credit*: what the monotonic clock ran since the last look, but at most a second of it.
+//! Whoever looks each [`TICK`] loses nothing of it, unless nobody could look. A gap or a step above two seconds is
 //! told as a [`Pause`] with its cause (`reference/supervision.md` §2.4).
 //!
 //! Being starved is no pause: on a busy machine time passes all the same, slowly, and a run that thrashes for an hour

@@ -2,7 +2,7 @@
 //!
 //! CPU time of a tree is that of the living, of the children they have waited for, and of those that we reaped: whoever
 //! dies hands his time on to whoever waits for him. A look is no snapshot, so time may be on its way from one to the
-//! other; and a parent that ignores SIGCHLD loses it for good. [`Rising`] lets the sum never fall.
+//! other; and a parent that ignores SIGCHLD loses it for good. `Rising` lets the sum never fall.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

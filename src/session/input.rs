@@ -61,7 +61,7 @@ pub enum Input<'a> {
     Paused(Pause),
     /// The agent was seen stopped by a signal, or by a debugger.
     AgentStopped,
-    /// The deadline that [`Session::deadline`] named has come.
+    /// The deadline that [`super::Session::deadline`] named has come.
     Tick,
 }
 
