@@ -229,7 +229,9 @@ impl Session {
             }
             Input::Line(decoded) => {
                 self.sign_of_life(now);
-                self.phases.first_line_ms.get_or_insert(millis(now.uptime));
+                self.phases
+                    .first_line_ms
+                    .get_or_insert_with(|| millis(now.uptime));
                 self.network.line(now.uptime);
                 effects.line_span = Some(self.line(now, decoded, effects));
             }
@@ -294,7 +296,9 @@ impl Session {
                 self.check_sandbox_end(now, effects);
             }
         }
-        effects.actions.append(&mut self.pending);
+        if !self.pending.is_empty() {
+            effects.actions.append(&mut self.pending);
+        }
         effects.line_span = effects.line_span.map(|span| self.tree.told(span));
         self.over |= self.stop.take_ended();
         if self.over && self.verdict.is_none() && self.is_evidence_in(now, &mut effects.actions) {

@@ -47,11 +47,9 @@ impl SandboxEnd {
     /// When the last of the time begins. A pause brings that nearer though no time of the run passes, and so does a busy
     /// machine a little, so it is asked with every input.
     pub(super) fn plan(&mut self, now: Now) {
-        let begins = self
-            .at
-            .map(|at| UnixNanos(at.0.saturating_sub(nanos(AROUND))));
-        if !self.told {
-            self.due = begins.map(|begins| now.uptime.saturating_add(begins.since(now.wall)));
+        if let (Some(at), false) = (self.at, self.told) {
+            let begins = UnixNanos(at.0.saturating_sub(nanos(AROUND)));
+            self.due = Some(now.uptime.saturating_add(begins.since(now.wall)));
         }
     }
 

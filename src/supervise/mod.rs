@@ -457,6 +457,7 @@ impl Supervisor {
                 Happening::Room => {}
             }
             self.carry_out();
+            self.keep_pace();
         }
         self.sampler = None;
         self.held.extend([stdout, stderr].into_iter().flatten());
@@ -485,6 +486,10 @@ impl Supervisor {
 
     /// Passes on what the last input closed and asked for.
     fn settle(&mut self, now: Now) {
+        // Most lines change nothing.
+        if self.effects.spans.closed.is_empty() && self.effects.actions.is_empty() {
+            return;
+        }
         let mut tool_ended = false;
         for span in self.effects.spans.closed.drain(..) {
             tool_ended |= span.name.starts_with(span_name::EXECUTE_TOOL);
@@ -493,6 +498,17 @@ impl Supervisor {
                 telemetry.record(span);
             }
         }
+        if tool_ended {
+            match &self.sampler {
+                Some(sampler) => sampler.want(Occasion::ToolEnded),
+                None => self.echo_resources(now),
+            }
+        }
+        self.actions.extend(self.effects.actions.drain(..));
+    }
+
+    /// Has the agent's processes looked at more often while a tool runs.
+    fn keep_pace(&mut self) {
         let pace = if self.session.any_tool_runs() {
             Pace::Tool
         } else {
@@ -501,13 +517,6 @@ impl Supervisor {
         if let Some(sampler) = &mut self.sampler {
             sampler.pace(pace);
         }
-        if tool_ended {
-            match &self.sampler {
-                Some(sampler) => sampler.want(Occasion::ToolEnded),
-                None => self.echo_resources(now),
-            }
-        }
-        self.actions.extend(self.effects.actions.drain(..));
     }
 
     fn beat(&mut self) {
