@@ -18,6 +18,12 @@ impl UnixNanos {
         Self(self.0.saturating_add(saturating_nanos(duration)))
     }
 
+    /// The time `duration` earlier, saturating.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(saturating_nanos(duration)))
+    }
+
     /// The time from `earlier` to `self`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -213,9 +213,9 @@ fn a_command_is_compared_and_never_told() {
     let run = agent(
         r#"
 secret = "s3cr3t-w0rd"
-use("toolu_a", f"sleep 1; : {secret}")
-use("toolu_b", "sleep 1.1")
-shells = [bash(f"sleep 1; : {secret}"), bash("sleep 1.1; true")]
+use("toolu_a", f"sleep 3; : {secret}")
+use("toolu_b", "sleep 3.1")
+shells = [bash(f"sleep 3; : {secret}"), bash("sleep 3.1; true")]
 for id, shell in zip(["toolu_a", "toolu_b"], shells):
     shell.wait()
     result(id)

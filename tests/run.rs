@@ -272,7 +272,10 @@ fn the_agent_dies_with_its_supervisor() {
     let run = sh(r#"echo $$ > pid; echo '{"ready":1}'; exec sleep 300"#).start();
     run.ready();
     let agent: i32 = run.file("pid").parse().unwrap();
-    assert!(run.processes().contains(&agent));
+    // While it executes another program it has no environment to be known by.
+    poll("the agent", || {
+        run.processes().contains(&agent).then_some(())
+    });
     run.send(nix::sys::signal::Signal::SIGKILL);
     poll("the death of the agent", || {
         (!run.processes().contains(&agent)).then_some(())

@@ -153,7 +153,9 @@ impl Session {
             common.push((Key::from_static_str(key::USER_ID), user.clone().into()));
         }
         let mut tree = SpanTree::new(config.context.clone(), root, common);
-        tree.open_root(span_name::RUN, now.wall, &mut effects.spans);
+        // The run begins with the supervisor, as its deadline and its phases do.
+        let started = now.wall.minus(now.uptime);
+        tree.open_root(span_name::RUN, started, &mut effects.spans);
         if let Some(span) = tree.get_mut(root) {
             span.set(key::PROCESS_EXECUTABLE_NAME, config.executable.clone());
         }
@@ -196,8 +198,8 @@ impl Session {
             peaks: ResourcePeaks::default(),
             exit: None,
             verdict: None,
-            started: now.wall,
-            ended: now.wall,
+            started,
+            ended: started,
             exit_uptime: None,
             life,
             loops: Loops::default(),
