@@ -144,6 +144,8 @@ pub(super) struct ToolUsage {
     /// By the leader's pid.
     sessions: BTreeMap<u32, Owner>,
     seen: HashMap<Identity, Seen>,
+    /// What the dead have left to a parent, and the parent does not show yet.
+    owed: HashMap<Identity, Duration>,
     /// The processes between the agent and the tools: what they have waited for was a tool's.
     chain: HashSet<Identity>,
     /// Of the last look: when, CPU time of the tree.
@@ -377,7 +379,7 @@ impl ToolUsage {
 
     /// CPU seconds since the last look: of each tool's own processes, and of those that are no tool's.
     fn compare(
-        &self,
+        &mut self,
         tree: &TreeSample,
         by_pid: &HashMap<u32, &ProcessUse>,
     ) -> (HashMap<String, f64>, f64) {
@@ -405,7 +407,9 @@ impl ToolUsage {
                 }
             }
         }
-        // Whoever is gone has left his time to his parent, where it must not count again.
+        // Whoever is gone has left his time to his parent, where it must not count again; but only once it stands there: the
+        // parent may have been read before, and the child found gone after. What is still owed waits for the next look.
+        let mut owed: HashMap<Identity, Duration> = HashMap::new();
         for (gone, seen) in &self.seen {
             let is_gone = by_pid
                 .get(&gone.0)
@@ -413,16 +417,32 @@ impl ToolUsage {
             let Some(parent) = by_pid.get(&seen.parent).filter(|_| is_gone) else {
                 continue;
             };
-            match (&seen.owner, self.owner_of(parent)) {
-                (Some(id), Some(heir)) if id == heir => {
-                    *gains.entry(id.clone()).or_default() -= seen.total.as_secs_f64();
-                }
-                (None, None) if !self.is_in_chain(&identity(parent)) => {
-                    others -= seen.total.as_secs_f64();
-                }
-                _ => {}
+            if seen.owner.as_deref() == self.owner_of(parent) {
+                let debt = self.owed.get(gone).copied().unwrap_or_default();
+                *owed.entry(identity(parent)).or_default() += seen.total + debt;
             }
         }
+        for (heir, debt) in &self.owed {
+            *owed.entry(*heir).or_default() += *debt;
+        }
+        owed.retain(|heir, debt| {
+            let Some(parent) = by_pid.get(&heir.0).filter(|it| it.start_ticks == heir.1) else {
+                return false;
+            };
+            let owner = self.owner_of(parent);
+            let seen = self.seen.get(heir);
+            let before = seen.filter(|seen| seen.owner.as_deref() == owner);
+            let before = before.map_or(Duration::ZERO, |seen| seen.total - seen.cpu);
+            let paid = parent.children_cpu.saturating_sub(before).min(*debt);
+            match owner {
+                Some(id) => *gains.entry(id.to_owned()).or_default() -= paid.as_secs_f64(),
+                None if self.is_in_chain(heir) => return false,
+                None => others -= paid.as_secs_f64(),
+            }
+            *debt -= paid;
+            !debt.is_zero()
+        });
+        self.owed = owed;
         (gains, others)
     }
 

@@ -262,3 +262,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_child_that_is_gone_before_its_parent_shows_its_time_is_charged_once() {
+    let bash = |waited| (20, CLI, 20, 2001, 0, waited, 3);
+    let python = (21, 20, 20, 2002, 100, 0, 90);
+    let other = (30, CLI, 30, 2001, 0, 0, 20);
+    for shows_later in [false, true] {
+        let mut usage = usage();
+        open(&mut usage, "a", "Bash", "make");
+        open(&mut usage, "b", "Bash", "sleep");
+        let rows = with(agent(100, 0), &[bash(0), other]);
+        usage.look(&tree(2010, 100, &rows));
+        usage.told_apart(20, "a");
+        usage.told_apart(30, "b");
+        let rows = with(agent(100, 0), &[bash(0), python, other]);
+        usage.look(&tree(2110, 200, &rows));
+        // The shell was read before it had waited for its child, and the child was gone after.
+        let rows = with(agent(100, 0), &[bash(0), other]);
+        usage.look(&tree(2111, 200, &rows));
+        if shows_later {
+            let rows = with(agent(100, 0), &[bash(100), other]);
+            usage.look(&tree(2112, 200, &rows));
+        }
+        let rows = with(agent(100, 100), &[other]);
+        usage.look(&tree(2113, 200, &rows));
+        assert_eq!(figures(&usage, "a").0, 100, "shown later: {shows_later}");
+        assert_eq!(figures(&usage, "b").0, 0);
+    }
+}
