@@ -182,11 +182,7 @@ fn a_tool_that_the_kernel_kills_is_the_tool_s_failure_and_not_the_run_s() {
     let run = agent_with_tool(end).cgroup(cgroup.procs()).run();
     let transcript = run.transcript();
     assert_eq!(transcript.verdict(), "success");
-    let spans = transcript.all("sandtrace.span.ended");
-    let tool = spans
-        .iter()
-        .find(|span| span["name"] == "execute_tool Bash")
-        .unwrap();
+    let tool = transcript.span("execute_tool Bash");
     assert_eq!(tool["attributes"]["error.type"], "oom", "{tool}");
     let evidence = tool["attributes"]["sandtrace.failure.evidence"].to_string();
     assert!(evidence.contains("oom_kill rose by 1"), "{evidence}");

@@ -87,6 +87,10 @@ fn agent(run: &Running) -> u32 {
 /// Takes no TERM, and says that it is there.
 const DEAF: &str = "trap '' TERM; echo '{\"ready\":1}'; while :; do sleep 300; done";
 
+/// Hears a request, notes it, and goes on.
+const STUBBORN: &str =
+    "trap 'echo >> heard' TERM; echo '{\"ready\":1}'; while :; do sleep 300 & wait; done";
+
 #[test]
 fn a_dumped_core_is_told() {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
@@ -162,23 +166,13 @@ fn a_fork_that_is_refused_is_one_clear_sentence() {
 
 #[test]
 fn a_second_request_kills_at_once() {
-    let run = sh(DEAF).option("--grace", "5m").start();
+    let run = sh(STUBBORN).option("--grace", "5m").start();
     run.ready();
     let agent = agent(&run);
-    run.send(Signal::SIGTERM);
-    // Two signals at once would be one.
-    poll("the first request", || {
-        (pending(run.pid()) & 1 << 14 == 0).then_some(())
-    });
-    std::thread::sleep(Duration::from_millis(50));
+    request(&run);
     let asked = Instant::now();
     run.send(Signal::SIGTERM);
-    poll("the end of the agent", || {
-        let state = processes()
-            .get(&agent.cast_signed())
-            .map(|process| process.0);
-        matches!(state, None | Some('Z')).then_some(())
-    });
+    await_death(agent);
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     let run = run.wait();
@@ -186,11 +180,18 @@ fn a_second_request_kills_at_once() {
     run.assert_sound();
 }
 
-/// The signals that wait for a process, bit n-1 for signal n.
-fn pending(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-    u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+fn await_death(pid: u32) {
+    poll("the death of the agent", || {
+        let state = processes().get(&pid.cast_signed()).map(|process| process.0);
+        matches!(state, None | Some('Z')).then_some(())
+    });
+}
+
+/// Asks for the first time, and waits until the agent has heard of it: two signals at once would be one.
+fn request(run: &Running) {
+    run.send(Signal::SIGTERM);
+    let heard = run.directory().join("heard");
+    poll("the first request", || heard.exists().then_some(()));
 }
 
 #[test]
@@ -198,14 +199,13 @@ fn a_third_request_leaves_at_once() {
     // A backend that takes the spans and never answers.
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", backend.local_addr().unwrap());
-    let run = sh(DEAF)
+    let run = sh(STUBBORN)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         .option("--grace", "5m")
         .option("--flush-timeout", "5m")
         .start();
     run.ready();
-    run.send(Signal::SIGTERM);
-    std::thread::sleep(Duration::from_millis(50));
+    request(&run);
     run.send(Signal::SIGTERM);
     run.line("the verdict", |line| {
         line["type"] == "sandtrace.agent.exited"
@@ -344,12 +344,7 @@ fn a_killed_supervisor_takes_the_agent_with_it_at_once() {
     let agent = agent(&run);
     let killed = Instant::now();
     run.send(Signal::SIGKILL);
-    poll("the death of the agent", || {
-        let state = processes()
-            .get(&agent.cast_signed())
-            .map(|process| process.0);
-        matches!(state, None | Some('Z')).then_some(())
-    });
+    await_death(agent);
     let took = killed.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -105,6 +105,15 @@ impl Transcript {
         line
     }
 
+    /// The end of the first span of that name.
+    pub(crate) fn span(&self, name: &str) -> &Value {
+        let ended = self.all("sandtrace.span.ended").into_iter();
+        let mut named = ended.filter(|span| span["name"] == name);
+        named
+            .next()
+            .unwrap_or_else(|| panic!("no span {name} has ended"))
+    }
+
     /// The first line's data; after a fork, that of the run which it became.
     pub(crate) fn started(&self) -> &Value {
         let runs = self.all("sandtrace.run.started");
