@@ -17,8 +17,9 @@ use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sandtrace::session::span::{FinishedSpan, SpanStatus};
 use sandtrace::telemetry::{
-    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Telemetry,
-    TelemetryConfig, TelemetryError,
+    Batching, Compression, Destination, Dialect, JournalFile, JournalPaths, OtlpDestination,
+    Protocol, Route, Signal, Signals, Telemetry, TelemetryConfig, TelemetryError, Temporality,
+    TlsFiles,
 };
 use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
@@ -27,32 +28,53 @@ use crate::support::receiver::{Answer, Receiver};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn otlp(url: &str) -> OtlpDestination {
-    OtlpDestination {
-        name: "otlp",
+/// The way for spans to a receiver.
+fn otlp(url: &str) -> Route {
+    Route {
+        signal: Signal::Traces,
         endpoint: url.parse().unwrap(),
         headers: HeaderMap::new(),
         protocol: Protocol::HttpProtobuf,
         compression: Compression::None,
         timeout: Duration::from_secs(10),
-        certificate: None,
-        dialect: Dialect::Otlp,
+        tls: TlsFiles::default(),
     }
 }
 
-fn config(destinations: Vec<OtlpDestination>) -> TelemetryConfig {
+fn config(routes: Vec<Route>) -> TelemetryConfig {
+    let destination = |route| OtlpDestination {
+        name: "otlp",
+        dialect: Dialect::Otlp,
+        resource: Vec::new(),
+        temporality: Temporality::Cumulative,
+        routes: vec![route],
+    };
     TelemetryConfig {
-        destinations: destinations
+        destinations: routes
             .into_iter()
-            .map(|otlp| Destination::Otlp(Box::new(otlp)))
+            .map(|route| Destination::Otlp(Box::new(destination(route))))
             .collect(),
         resource: vec![("service.name".into(), "it".into())],
-        sampled: true,
         ..TelemetryConfig::default()
     }
 }
 
-fn start(destinations: Vec<OtlpDestination>) -> Telemetry {
+fn trusting(authorities: &std::path::Path) -> TlsFiles {
+    TlsFiles {
+        authorities: Some(authorities.to_owned()),
+        identity: None,
+    }
+}
+
+/// Span copies go there alone.
+fn traces_file(file: std::fs::File, cap: u64) -> JournalPaths {
+    JournalPaths {
+        traces: Some(JournalFile { file, cap }),
+        ..JournalPaths::default()
+    }
+}
+
+fn start(destinations: Vec<Route>) -> Telemetry {
     Telemetry::start(config(destinations)).unwrap()
 }
 
@@ -72,6 +94,7 @@ fn span(name: impl Into<Cow<'static, str>>, text: &str) -> FinishedSpan {
         events: Vec::new(),
         dropped_events: 0,
         link: None,
+        content: Vec::new(),
     }
 }
 
@@ -114,7 +137,7 @@ fn last_error(report: &wire::Telemetry, index: usize) -> &str {
 #[test]
 fn a_healthy_backend_gets_every_span_once_as_gzipped_protobuf() {
     let receiver = Receiver::healthy();
-    let telemetry = start(vec![OtlpDestination {
+    let telemetry = start(vec![Route {
         compression: Compression::Gzip,
         ..otlp(&receiver.traces_url())
     }]);
@@ -147,7 +170,7 @@ fn a_healthy_backend_gets_every_span_once_as_gzipped_protobuf() {
 #[test]
 fn json_is_spoken_too() {
     let receiver = Receiver::healthy();
-    let telemetry = start(vec![OtlpDestination {
+    let telemetry = start(vec![Route {
         protocol: Protocol::HttpJson,
         ..otlp(&receiver.traces_url())
     }]);
@@ -166,7 +189,7 @@ fn requests_stay_below_two_mebibytes_in_either_encoding() {
     let text = "\"quoted\"\n".repeat(10_000);
     for protocol in [Protocol::HttpProtobuf, Protocol::HttpJson] {
         let receiver = Receiver::healthy();
-        let telemetry = start(vec![OtlpDestination {
+        let telemetry = start(vec![Route {
             protocol,
             ..otlp(&receiver.traces_url())
         }]);
@@ -317,7 +340,7 @@ fn a_request_without_an_answer_is_sent_again_after_its_timeout() {
         0 => Answer::BlackHole,
         _ => Answer::status(200).after(Duration::from_millis(20)),
     });
-    let telemetry = start(vec![OtlpDestination {
+    let telemetry = start(vec![Route {
         timeout: Duration::from_millis(200),
         ..otlp(&receiver.traces_url())
     }]);
@@ -396,8 +419,7 @@ fn what_is_meant_for_one_destination_never_reaches_another() {
         .map(|(receiver, token)| {
             let mut headers = HeaderMap::new();
             headers.insert("x-token", HeaderValue::from_static(token));
-            OtlpDestination {
-                name: token,
+            Route {
                 headers,
                 ..otlp(&receiver.traces_url())
             }
@@ -459,7 +481,13 @@ fn the_console_prints_spans_and_may_hang_without_harm() {
     }
     let receiver = Receiver::healthy();
     let mut config = config(vec![otlp(&receiver.traces_url())]);
-    config.destinations.insert(0, Destination::Console);
+    config.destinations.insert(
+        0,
+        Destination::Console(Signals {
+            traces: true,
+            ..Signals::default()
+        }),
+    );
     config.batching.max_spans = 100;
     let telemetry = Telemetry::start(config).unwrap();
     record(&telemetry, 0..2_000);
@@ -503,8 +531,8 @@ fn tls_trusts_the_users_own_authority() {
     let path = directory.path().join("ca.pem");
     std::fs::write(&path, authority).unwrap();
 
-    let telemetry = start(vec![OtlpDestination {
-        certificate: Some(path.clone()),
+    let telemetry = start(vec![Route {
+        tls: trusting(&path),
         ..otlp(&url)
     }]);
     record(&telemetry, 0..3);
@@ -523,8 +551,8 @@ fn tls_trusts_the_users_own_authority() {
     );
 
     std::fs::write(&path, "no certificate").unwrap();
-    let refused = Telemetry::start(config(vec![OtlpDestination {
-        certificate: Some(path),
+    let refused = Telemetry::start(config(vec![Route {
+        tls: trusting(&path),
         ..otlp(&url)
     }]));
     assert!(matches!(refused, Err(TelemetryError::Certificate { .. })));
@@ -542,8 +570,7 @@ fn the_file_is_written_even_when_nothing_is_sampled() {
     let receiver = Receiver::healthy();
     let file = tempfile::NamedTempFile::new().unwrap();
     let telemetry = Telemetry::start(TelemetryConfig {
-        traces_file: Some(file.reopen().unwrap()),
-        traces_file_cap: 1 << 20,
+        journal: traces_file(file.reopen().unwrap(), 1 << 20),
         sampled: false,
         trace_state: "vendor=1".to_owned(),
         ..config(vec![otlp(&receiver.traces_url())])
@@ -572,8 +599,7 @@ fn the_file_is_written_even_when_nothing_is_sampled() {
 fn the_file_stops_at_its_cap_and_says_so() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let telemetry = Telemetry::start(TelemetryConfig {
-        traces_file: Some(file.reopen().unwrap()),
-        traces_file_cap: 2_000,
+        journal: traces_file(file.reopen().unwrap(), 2_000),
         batching: Batching {
             max_spans: 1,
             ..Batching::default()
@@ -594,13 +620,13 @@ fn the_file_stops_at_its_cap_and_says_so() {
 fn a_full_disk_costs_only_the_file() {
     let receiver = Receiver::healthy();
     let telemetry = Telemetry::start(TelemetryConfig {
-        traces_file: Some(
+        journal: traces_file(
             std::fs::OpenOptions::new()
                 .write(true)
                 .open("/dev/full")
                 .unwrap(),
+            1 << 20,
         ),
-        traces_file_cap: 1 << 20,
         ..config(vec![otlp(&receiver.traces_url())])
     })
     .unwrap();
@@ -615,8 +641,7 @@ fn a_full_disk_costs_only_the_file() {
 fn a_stuck_export_thread_cannot_hold_up_the_shutdown() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let telemetry = Telemetry::start(TelemetryConfig {
-        traces_file: Some(std::fs::File::from(OwnedFd::from(writer))),
-        traces_file_cap: u64::MAX,
+        journal: traces_file(std::fs::File::from(OwnedFd::from(writer)), u64::MAX),
         ..config(vec![])
     })
     .unwrap();

@@ -56,6 +56,9 @@ pub enum Body {
     /// Something was dropped, paused or degraded.
     #[serde(rename = "sandtrace.warning")]
     Warning(Warning),
+    /// An OTLP request that the sandbox could not send itself: destination `host`.
+    #[serde(rename = "sandtrace.otlp")]
+    Otlp(Otlp),
     /// The last line, always.
     #[serde(rename = "sandtrace.run.finished")]
     RunFinished(Box<RunFinished>),
@@ -437,9 +440,35 @@ pub struct DestinationCounts {
     pub dropped: u64,
     /// Spans still waiting when the flush ended.
     pub queued: u64,
+    /// Of these, spans that wait on disk, for the next run or `sandtrace doctor --resend`.
+    #[serde(default)]
+    pub spooled: u64,
+    /// Spans that sampling kept back.
+    #[serde(default)]
+    pub not_sampled: u64,
+    /// Requests that earlier runs had left and that were delivered now.
+    #[serde(default)]
+    pub resent: u64,
+    /// What became of the data points of metrics; `null` where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SignalCounts>,
+    /// What became of the log records; `null` where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<SignalCounts>,
     /// The last error, when there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+}
+
+/// What became of one signal's items at one destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalCounts {
+    /// Acknowledged.
+    pub exported: u64,
+    /// Refused, given up, or without room.
+    pub dropped: u64,
+    /// Still waiting when the flush ended.
+    pub queued: u64,
 }
 
 /// A process that the agent left running.
@@ -470,6 +499,15 @@ pub struct Counts {
     pub events: u64,
     /// Lines on stdout that were JSON of an unknown shape.
     pub unrecognised: u64,
+}
+
+/// `sandtrace.otlp`: an OTLP/JSON request for the host to export, to `/v1/{signal}` of whatever takes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Otlp {
+    /// `traces`, `metrics` or `logs`.
+    pub signal: String,
+    /// The request: `ExportTraceServiceRequest` and its likes, in OTLP's JSON.
+    pub request: Value,
 }
 
 /// `sandtrace.run.finished`

@@ -6,7 +6,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{EVENTS, TRACES};
+use super::{Copies, EVENTS};
 use crate::cli::is_run_id;
 
 /// How many runs to name when the one that was asked for is not there.
@@ -94,7 +94,10 @@ fn newest_runs(root: &Path) -> Vec<String> {
                 .filter(|id| is_run_id(id))?;
             let directory = entry.path();
             let written = |name| fs::metadata(directory.join(name)).ok()?.modified().ok();
-            Some((written(EVENTS).or_else(|| written(TRACES))?, id))
+            Some((
+                written(EVENTS).or_else(|| written(Copies::Traces.file_name()))?,
+                id,
+            ))
         })
         .collect();
     runs.sort_unstable_by(|a, b| b.cmp(a));

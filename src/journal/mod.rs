@@ -4,6 +4,8 @@
 //! ROOT/RUN_ID/  0700
 //!   events.ndjson   every wire line, in order of `seq`
 //!   traces.jsonl    finished spans as OTLP JSON lines (written by the exporter)
+//!   metrics.jsonl   likewise metrics
+//!   logs.jsonl      likewise log records
 //!   state.json      who supervises the run, and how it ended
 //! ```
 //!
@@ -36,13 +38,42 @@ pub use self::state::{RunState, Status};
 /// Bytes of one run's journal, span copies included (DESIGN §3).
 pub const CAP_BYTES: u64 = 256 << 20;
 /// The share of the cap that span copies may take.
-pub const TRACES_CAP_BYTES: u64 = 64 << 20;
+const TRACES_CAP_BYTES: u64 = 64 << 20;
+/// The share that copies of metrics may take, and those of logs.
+const SIGNAL_CAP_BYTES: u64 = 16 << 20;
 /// The share that events may take.
-const EVENTS_CAP_BYTES: u64 = CAP_BYTES - TRACES_CAP_BYTES;
+const EVENTS_CAP_BYTES: u64 = CAP_BYTES - TRACES_CAP_BYTES - 2 * SIGNAL_CAP_BYTES;
 
 const EVENTS: &str = "events.ndjson";
-const TRACES: &str = "traces.jsonl";
 pub(crate) const STATE: &str = "state.json";
+
+/// The exporter's own copies of what it sends, as OTLP JSON lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+impl Copies {
+    #[must_use]
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Traces => "traces.jsonl",
+            Self::Metrics => "metrics.jsonl",
+            Self::Logs => "logs.jsonl",
+        }
+    }
+
+    /// The most bytes that they may take.
+    #[must_use]
+    pub fn cap_bytes(self) -> u64 {
+        match self {
+            Self::Traces => TRACES_CAP_BYTES,
+            Self::Metrics | Self::Logs => SIGNAL_CAP_BYTES,
+        }
+    }
+}
 
 /// Why a journal could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -150,13 +181,13 @@ impl Journal {
         Ok(())
     }
 
-    /// A file for the exporter's span copies.
+    /// A file for the exporter's copies of what it sends.
     ///
     /// # Errors
     ///
     /// The error of open(2).
-    pub fn traces_file(&self) -> io::Result<File> {
-        new_file(&self.directory.join(TRACES))
+    pub fn telemetry_file(&self, copies: Copies) -> io::Result<File> {
+        new_file(&self.directory.join(copies.file_name()))
     }
 
     /// Appends whole lines and says where they stand; `None` once the journal is broken.
@@ -274,10 +305,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(&root.path().join("a/b"), "run-1").unwrap();
         journal.append(b"{}\n").unwrap();
-        journal.traces_file().unwrap();
+        journal.telemetry_file(Copies::Traces).unwrap();
         assert_eq!(mode(journal.directory()), 0o700);
         assert_eq!(mode(&journal.directory().join(EVENTS)), 0o600);
-        assert_eq!(mode(&journal.directory().join(TRACES)), 0o600);
+        assert_eq!(mode(&journal.directory().join("traces.jsonl")), 0o600);
     }
 
     #[test]

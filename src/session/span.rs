@@ -52,6 +52,28 @@ pub struct SpanLink {
     pub span_id: SpanId,
 }
 
+/// More of a text than may be kept: what is cut must be redacted first, or half a secret would pass for none.
+pub const REDACTION_SLACK: usize = 8 * 1024;
+
+/// A text of a person or a model that becomes an attribute once it is redacted and clipped. Never on the wire, where
+/// the agent's own line has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    pub key: &'static str,
+    /// Up to [`REDACTION_SLACK`] characters beyond what may be kept.
+    pub text: String,
+    pub form: ContentForm,
+}
+
+/// How a content is clipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentForm {
+    /// To so many characters.
+    Text { chars: usize },
+    /// A JSON document, each string in it to so many characters, so that it stays one.
+    Json { chars: usize },
+}
+
 /// A span that is over.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedSpan {
@@ -72,4 +94,6 @@ pub struct FinishedSpan {
     pub dropped_events: u32,
     /// Where a forked run comes from.
     pub link: Option<SpanLink>,
+    /// What people and models wrote; not yet redacted, and therefore longer than it will be.
+    pub content: Vec<Content>,
 }

@@ -360,6 +360,7 @@ impl SpanTree {
         }
         let is_root = id == self.root;
         changes.closed.push(FinishedSpan {
+            content: Vec::new(),
             trace_id: self.context.trace_id,
             span_id: self.told(id),
             parent_span_id: self.told_parent(&span),

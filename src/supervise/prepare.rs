@@ -12,13 +12,13 @@ use sandtrace_client::wire::{Limits, RunStarted, Versions, WIRE_VERSION};
 
 use crate::agent::MAX_LINE;
 use crate::cli::{Journal as JournalPlace, RunConfig, Settings, homeless_journal};
-use crate::journal::{self, Journal, JournalError, RunState, Status, TRACES_CAP_BYTES};
+use crate::journal::{self, Copies, Journal, JournalError, RunState, Status};
 use crate::process::{Abilities, Command, own_start_ticks};
 use crate::session::{SessionConfig, TraceContext, id};
 use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
-use crate::telemetry::{self, TelemetryConfig};
+use crate::telemetry::{self, JournalFile, JournalPaths, TelemetryConfig};
 use crate::time::UnixNanos;
 
 /// Why a run could not begin. Every one of these comes before the agent is started.
@@ -98,10 +98,9 @@ impl Prepared {
             destinations: wanted.destinations,
             resource: resource_of(&config.settings, &run_id)?,
             batching: telemetry::batching(&lookup)?,
-            traces_file: None,
-            traces_file_cap: TRACES_CAP_BYTES,
             sampled: context.sampled,
             trace_state: context.trace_state.clone(),
+            ..TelemetryConfig::default()
         };
         let journal = match open_journal(config, &run_id)? {
             Ok(journal) => journal,
@@ -114,15 +113,22 @@ impl Prepared {
             }
         };
         if let Some(journal) = &journal {
-            match journal.traces_file() {
-                Ok(file) => telemetry.traces_file = Some(file),
+            let mut open = |copies: Copies, code| match journal.telemetry_file(copies) {
+                Ok(file) => Some(JournalFile {
+                    file,
+                    cap: copies.cap_bytes(),
+                }),
                 Err(error) => {
-                    warnings.push((
-                        "traces_unavailable",
-                        format!("traces.jsonl cannot be made: {error}"),
-                    ));
+                    let name = copies.file_name();
+                    warnings.push((code, format!("{name} cannot be made: {error}")));
+                    None
                 }
-            }
+            };
+            telemetry.journal = JournalPaths {
+                traces: open(Copies::Traces, "traces_unavailable"),
+                metrics: open(Copies::Metrics, "metrics_unavailable"),
+                logs: open(Copies::Logs, "logs_unavailable"),
+            };
         }
         Ok(Self {
             session: session_config(config, &run_id, &context, &baggage),

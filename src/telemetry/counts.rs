@@ -30,6 +30,11 @@ impl Counts {
         self.error(reason);
     }
 
+    fn last_error(&self) -> Option<String> {
+        let error = self.last_error.lock();
+        error.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Something went wrong, but nothing is lost yet.
     pub(super) fn error(&self, reason: &str) {
         let reason = reason.chars().take(ERROR_CHARS).collect();
@@ -38,6 +43,15 @@ impl Counts {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
+}
+
+/// The counts of one destination, by signal.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SignalCounts {
+    pub(super) spans: Arc<Counts>,
+    /// Data points.
+    pub(super) metrics: Arc<Counts>,
+    pub(super) logs: Arc<Counts>,
 }
 
 /// The counts of the whole pipeline.
@@ -51,17 +65,17 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Row {
     name: &'static str,
-    counts: Arc<Counts>,
+    counts: SignalCounts,
     takes_spans: bool,
 }
 
 impl Ledger {
     /// Adds a destination, and gives the counts for it to keep. One that takes no spans owes none at the end.
-    pub(super) fn add(&mut self, name: &'static str, takes_spans: bool) -> Arc<Counts> {
-        let counts = Arc::new(Counts::default());
+    pub(super) fn add(&mut self, name: &'static str, takes_spans: bool) -> SignalCounts {
+        let counts = SignalCounts::default();
         self.destinations.push(Row {
             name,
-            counts: Arc::clone(&counts),
+            counts: counts.clone(),
             takes_spans,
         });
         counts
@@ -80,7 +94,7 @@ impl Ledger {
     /// Something went wrong for every destination.
     pub(super) fn error(&self, reason: &str) {
         for row in &self.destinations {
-            row.counts.error(reason);
+            row.counts.spans.error(reason);
         }
     }
 
@@ -90,20 +104,18 @@ impl Ledger {
         let spans_dropped = self.dropped.load(Relaxed);
         let taken = spans.saturating_sub(spans_dropped);
         let rows = self.destinations.iter().map(|row| {
-            let exported = row.counts.exported.load(Relaxed);
-            let dropped = row.counts.dropped.load(Relaxed);
+            let exported = row.counts.spans.exported.load(Relaxed);
+            let dropped = row.counts.spans.dropped.load(Relaxed);
             let taken = if row.takes_spans { taken } else { 0 };
-            let last_error = row
-                .counts
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let errors = [&row.counts.spans, &row.counts.metrics, &row.counts.logs];
+            let last_error = errors.into_iter().find_map(|counts| counts.last_error());
             wire::DestinationCounts {
                 name: row.name.to_owned(),
                 exported,
                 dropped,
                 queued: taken.saturating_sub(exported + dropped),
-                last_error: last_error.clone(),
+                last_error,
+                ..wire::DestinationCounts::default()
             }
         });
         wire::Telemetry {
@@ -127,8 +139,8 @@ mod tests {
             ledger.finished();
         }
         ledger.dropped();
-        taking.exported(5);
-        taking.dropped(1, &"x".repeat(1_000));
+        taking.spans.exported(5);
+        taking.spans.dropped(1, &"x".repeat(1_000));
         let report = ledger.report();
         assert_eq!((report.spans, report.spans_dropped), (10, 1));
         let [otlp, unsampled] = report.destinations.as_slice() else {

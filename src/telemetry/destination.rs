@@ -4,33 +4,89 @@
 //! credentials: they are marked sensitive, so that no `Debug` output and no error repeats them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
+use opentelemetry::{Key, Value};
+pub use opentelemetry_sdk::metrics::Temporality;
 
+pub use super::dialect::Dialect;
 pub use super::variables::{DestinationError, Unsupported, Wanted, from_env};
-use crate::session::span::FinishedSpan;
 
-/// One place that spans are sent to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One place that telemetry is sent to.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Destination {
-    /// A backend that speaks OTLP over HTTP.
+    /// A backend that speaks OTLP.
     Otlp(Box<OtlpDestination>),
     /// Text for people on stderr, by opentelemetry-stdout: it prints to fd 1, which the program points at stderr.
-    Console,
-    /// The journal's `traces.jsonl`. Naming it changes nothing: it is written whenever there is a journal.
+    Console(Signals),
+    /// The journal's `traces.jsonl`, `metrics.jsonl` and `logs.jsonl`. Naming it changes nothing: they are written
+    /// whenever there is a journal.
     File,
+    /// A page of metrics on this address, for a Prometheus that scrapes.
+    Prometheus(SocketAddr),
+    /// OTLP requests as lines of the echo, for a sandbox without a way out: the host exports them.
+    Host,
 }
 
-/// A backend that speaks OTLP over HTTP, and all it takes to reach it.
-#[derive(Clone, PartialEq, Eq)]
+/// One kind of telemetry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+/// Several kinds of telemetry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signals {
+    pub traces: bool,
+    pub metrics: bool,
+    pub logs: bool,
+}
+
+impl Signals {
+    pub const ALL: Self = Self {
+        traces: true,
+        metrics: true,
+        logs: true,
+    };
+
+    /// Whether one of them is this.
+    #[must_use]
+    pub fn has(self, signal: Signal) -> bool {
+        match signal {
+            Signal::Traces => self.traces,
+            Signal::Metrics => self.metrics,
+            Signal::Logs => self.logs,
+        }
+    }
+}
+
+/// A backend that speaks OTLP: what it wants to read, and the way there for each signal that it takes.
+#[derive(Debug, Clone, PartialEq)]
 pub struct OtlpDestination {
-    /// The name in counts and messages.
+    /// The name in counts and messages; each destination of a run has another.
     pub name: &'static str,
-    /// Where to POST, path included.
+    /// What this backend wants to read.
+    pub dialect: Dialect,
+    /// Resource attributes for this backend alone.
+    pub resource: Vec<(Key, Value)>,
+    /// Whether counters count from the start of the run or from the last request.
+    pub temporality: Temporality,
+    /// At most one for each signal. Each has its queue and its retry clock.
+    pub routes: Vec<Route>,
+}
+
+/// The way to a backend for one signal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Route {
+    pub signal: Signal,
+    /// Where to POST, path included; for gRPC scheme and authority alone count.
     pub endpoint: Uri,
-    /// Sent with each request, to this destination only.
+    /// Sent with each request on this route only.
     pub headers: HeaderMap,
     /// How requests are written.
     pub protocol: Protocol,
@@ -38,16 +94,23 @@ pub struct OtlpDestination {
     pub compression: Compression,
     /// The time one request may take, from name resolution to the end of the answer.
     pub timeout: Duration,
-    /// A PEM file with certificate authorities to trust besides the usual ones.
-    pub certificate: Option<PathBuf>,
-    /// What this backend wants to read.
-    pub dialect: Dialect,
+    /// PEM files for TLS.
+    pub tls: TlsFiles,
 }
 
-impl fmt::Debug for OtlpDestination {
+/// PEM files that a route needs besides what is built in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate authorities to trust besides the usual ones.
+    pub authorities: Option<PathBuf>,
+    /// Who we are, for a backend that asks: certificate chain and private key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OtlpDestination")
-            .field("name", &self.name)
+        f.debug_struct("Route")
+            .field("signal", &self.signal)
             // Without the query, where some backends take their token.
             .field("host", &self.endpoint.host())
             .field("path", &self.endpoint.path())
@@ -55,8 +118,7 @@ impl fmt::Debug for OtlpDestination {
             .field("protocol", &self.protocol)
             .field("compression", &self.compression)
             .field("timeout", &self.timeout)
-            .field("certificate", &self.certificate)
-            .field("dialect", &self.dialect)
+            .field("tls", &self.tls)
             .finish()
     }
 }
@@ -69,6 +131,8 @@ pub enum Protocol {
     HttpProtobuf,
     /// OTLP's JSON.
     HttpJson,
+    /// Protobuf over gRPC.
+    Grpc,
 }
 
 /// Whether OTLP requests are compressed.
@@ -79,24 +143,6 @@ pub enum Compression {
     None,
     /// By gzip.
     Gzip,
-}
-
-/// What a backend wants to read beyond the base conventions, or instead of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// The spans as they are.
-    #[default]
-    Otlp,
-}
-
-impl Dialect {
-    /// The translation of one span.
-    #[must_use]
-    pub fn span(self) -> fn(FinishedSpan) -> FinishedSpan {
-        match self {
-            Self::Otlp => |span| span,
-        }
-    }
 }
 
 /// How spans are gathered into requests.

@@ -1,4 +1,4 @@
-//! Spans as the bytes of an OTLP request, by opentelemetry-otlp's exporter.
+//! Spans, logs and metrics as the bytes of an OTLP request, by opentelemetry-otlp's exporters.
 //!
 //! The exporter's HTTP client is ours, and it does not send: it keeps the body and answers 200 at once. So the crate
 //! does what it is good at, the encoding, while queueing, retries and headers are decided elsewhere. Only the body is
@@ -12,53 +12,45 @@ use std::task::{Context, Poll, Waker};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
+use opentelemetry::InstrumentationScope;
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{
+    LogExporter, MetricExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
+};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord};
+use opentelemetry_sdk::metrics::Temporality;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 
-use super::destination::{Compression, OtlpDestination, Protocol};
+use super::destination::{Compression, Protocol, Route};
 
-/// Why spans could not be encoded.
+/// Why telemetry could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EncodeError {
-    #[error("failed to encode spans")]
+    #[error("failed to encode telemetry")]
     Exporter(#[from] OTelSdkError),
     #[error("the exporter made no request")]
     NoRequest,
 }
 
-/// Encodes batches for one destination.
+/// Encodes one signal's batches for one route.
 #[derive(Debug)]
-pub(super) struct Encoder {
-    exporter: SpanExporter,
+pub(super) struct Encoder<E> {
+    exporter: E,
     captured: Captured,
 }
 
-impl Encoder {
-    pub(super) fn new(
-        destination: &OtlpDestination,
+impl Encoder<SpanExporter> {
+    pub(super) fn spans(
+        route: &Route,
         resource: &Resource,
     ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
         let captured = Captured::default();
-        // Everything is said here, for whatever is not is read from the environment by the crate.
-        let builder = SpanExporter::builder()
-            .with_http()
-            .with_http_client(captured.clone())
-            .with_endpoint(destination.endpoint.to_string())
-            .with_timeout(destination.timeout)
-            .with_retry_policy(RetryPolicy::disabled())
-            .with_protocol(match destination.protocol {
-                Protocol::HttpProtobuf => opentelemetry_otlp::Protocol::HttpBinary,
-                Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
-            });
-        let builder = match destination.compression {
-            Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
-            // The crate has no word for "none"; a body that the environment had compressed is told by its first bytes.
-            Compression::None => builder,
-        };
-        let mut exporter = builder.build()?;
+        let builder = SpanExporter::builder().with_http();
+        let mut exporter = configured(builder, route, &captured).build()?;
         exporter.set_resource(resource);
         Ok(Self { exporter, captured })
     }
@@ -68,14 +60,78 @@ impl Encoder {
         self.exporter.set_resource(resource);
     }
 
-    /// The request's body. Nothing in the exporter waits, so one poll is all it takes.
+    /// The request's body.
     pub(super) fn encode(&self, spans: Vec<SpanData>) -> Result<Bytes, EncodeError> {
-        let export = pin!(self.exporter.export(spans));
-        match export.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => result?,
-            Poll::Pending => return Err(EncodeError::NoRequest),
-        }
-        self.captured.take().ok_or(EncodeError::NoRequest)
+        self.captured.of(self.exporter.export(spans))
+    }
+}
+
+impl Encoder<LogExporter> {
+    pub(super) fn logs(
+        route: &Route,
+        resource: &Resource,
+    ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
+        let captured = Captured::default();
+        let builder = LogExporter::builder().with_http();
+        let mut exporter = configured(builder, route, &captured).build()?;
+        exporter.set_resource(resource);
+        Ok(Self { exporter, captured })
+    }
+
+    /// Says from now on that the records are somebody else's.
+    pub(super) fn identify(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+
+    /// The request's body.
+    pub(super) fn encode(
+        &self,
+        records: &[(&SdkLogRecord, &InstrumentationScope)],
+    ) -> Result<Bytes, EncodeError> {
+        self.captured
+            .of(self.exporter.export(LogBatch::new(records)))
+    }
+}
+
+impl Encoder<MetricExporter> {
+    pub(super) fn metrics(
+        route: &Route,
+        temporality: Temporality,
+    ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
+        let captured = Captured::default();
+        let builder = MetricExporter::builder()
+            .with_temporality(temporality)
+            .with_http();
+        let exporter = configured(builder, route, &captured).build()?;
+        Ok(Self { exporter, captured })
+    }
+
+    /// The request's body.
+    pub(super) fn encode(&self, metrics: &ResourceMetrics) -> Result<Bytes, EncodeError> {
+        self.captured.of(self.exporter.export(metrics))
+    }
+}
+
+/// Says everything, for whatever is not said here is read from the environment by the crate.
+fn configured<B: WithExportConfig + WithHttpConfig>(
+    builder: B,
+    route: &Route,
+    captured: &Captured,
+) -> B {
+    let builder = builder
+        .with_http_client(captured.clone())
+        .with_endpoint(route.endpoint.to_string())
+        .with_timeout(route.timeout)
+        .with_retry_policy(RetryPolicy::disabled())
+        .with_protocol(match route.protocol {
+            // What gRPC adds to the protobuf is the transport's business.
+            Protocol::HttpProtobuf | Protocol::Grpc => opentelemetry_otlp::Protocol::HttpBinary,
+            Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
+        });
+    match route.compression {
+        Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
+        // The crate has no word for "none"; a body that the environment had compressed is told by its first bytes.
+        Compression::None => builder,
     }
 }
 
@@ -89,8 +145,14 @@ pub(super) fn is_gzip(body: &[u8]) -> bool {
 struct Captured(Arc<Mutex<Option<Bytes>>>);
 
 impl Captured {
-    fn take(&self) -> Option<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The body that an export makes. Nothing in the exporter waits, so one poll is all it takes.
+    fn of(&self, export: impl Future<Output = OTelSdkResult>) -> Result<Bytes, EncodeError> {
+        match pin!(export).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result?,
+            Poll::Pending => return Err(EncodeError::NoRequest),
+        }
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        body.ok_or(EncodeError::NoRequest)
     }
 }
 

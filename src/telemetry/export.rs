@@ -8,20 +8,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use opentelemetry::{Key, Value};
+use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::Temporality;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use sandtrace_client::wire;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 
 use super::console::Console;
 use super::counts::Counts;
 use super::destination::{Batching, Dialect};
-use super::encode::Encoder;
-use super::file::TracesFile;
+use super::encode::{EncodeError, Encoder};
+use super::file::JournalFiles;
+use super::logs::{LogEntry, Records};
+use super::metrics::{Metrics, points};
 use super::queue::{Parcel, Queue};
+use super::redaction::Redactor;
 use super::sender::Sender;
 use super::span_data::{TraceFacts, span_data, weight};
+use super::with_extra;
 use crate::session::span::FinishedSpan;
 
 /// What the handle tells the export thread.
@@ -29,6 +39,10 @@ use crate::session::span::FinishedSpan;
 pub(super) enum Message {
     /// A span, and the room it takes until every destination has its own copy.
     Span(Box<FinishedSpan>, OwnedSemaphorePermit),
+    /// Likewise a log record.
+    Log(Box<LogEntry>, OwnedSemaphorePermit),
+    /// What the sandbox and the agent use.
+    Resources(Box<wire::Resources>),
     /// Do not wait for the batch to fill.
     Flush,
     /// From here on spans come from somebody else.
@@ -45,33 +59,85 @@ pub(super) enum Message {
 pub(super) enum Sink {
     Otlp(Box<OtlpSink>),
     Console(Console),
-    File(TracesFile),
+    File(JournalFiles),
 }
 
-/// The near half of an OTLP destination; the far half is its [`Sender`].
+/// The near half of an OTLP destination; the far half is a [`Sender`] for each route.
 #[derive(Debug)]
 pub(super) struct OtlpSink {
+    /// What this destination's resource has beyond the common one.
+    pub(super) extra: Vec<(Key, Value)>,
     pub(super) dialect: Dialect,
-    pub(super) encoder: Encoder,
+    pub(super) temporality: Temporality,
+    pub(super) traces: Option<RouteSink<SpanExporter>>,
+    pub(super) metrics: Option<RouteSink<MetricExporter>>,
+    pub(super) logs: Option<RouteSink<LogExporter>>,
+}
+
+/// Where one signal's requests are made and queued.
+#[derive(Debug)]
+pub(super) struct RouteSink<E> {
+    pub(super) encoder: Encoder<E>,
     pub(super) queue: Arc<Queue>,
     pub(super) counts: Arc<Counts>,
 }
 
+impl<E> RouteSink<E> {
+    fn send(
+        &self,
+        items: u64,
+        encode: impl FnOnce(&Encoder<E>) -> Result<bytes::Bytes, EncodeError>,
+    ) {
+        let encoded = caught(|| encode(&self.encoder).map_err(|error| error.to_string()));
+        match encoded.and_then(|encoded| encoded) {
+            Ok(body) => self.queue.push(Parcel { body, items }),
+            Err(error) => self.counts.dropped(items, &error),
+        }
+    }
+}
+
 impl OtlpSink {
-    fn send(&self, spans: Vec<FinishedSpan>, trace: &TraceFacts) {
-        let count = spans.len() as u64;
+    fn spans(&self, spans: Vec<FinishedSpan>, trace: &TraceFacts) {
+        let Some(route) = &self.traces else { return };
         let translate = self.dialect.span();
-        let encoded = caught(|| {
+        route.send(spans.len() as u64, |encoder| {
             let spans = spans
                 .into_iter()
                 .map(|span| span_data(translate(span), trace));
-            self.encoder
-                .encode(spans.collect())
-                .map_err(|error| error.to_string())
+            encoder.encode(spans.collect())
         });
-        match encoded.and_then(|encoded| encoded) {
-            Ok(body) => self.queue.push(Parcel { body, spans: count }),
-            Err(error) => self.counts.dropped(count, &error),
+    }
+
+    fn logs(&self, records: &Records) {
+        if let Some(route) = &self.logs {
+            route.send(records.len(), |encoder| encoder.encode(&records.pairs()));
+        }
+    }
+
+    fn metrics(&self, metrics: &ResourceMetrics) {
+        if let Some(route) = &self.metrics {
+            route.send(points(metrics), |encoder| encoder.encode(metrics));
+        }
+    }
+
+    fn identify(&mut self, resource: &Resource) {
+        let resource = with_extra(resource, &self.extra);
+        if let Some(route) = &mut self.traces {
+            route.encoder.identify(&resource);
+        }
+        if let Some(route) = &mut self.logs {
+            route.encoder.identify(&resource);
+        }
+    }
+
+    fn close(&self) {
+        let queues = [
+            self.traces.as_ref().map(|route| &route.queue),
+            self.metrics.as_ref().map(|route| &route.queue),
+            self.logs.as_ref().map(|route| &route.queue),
+        ];
+        for queue in queues.into_iter().flatten() {
+            queue.close();
         }
     }
 }
@@ -83,19 +149,45 @@ pub(super) struct Export {
     pub(super) batching: Batching,
     /// The most weight in a batch.
     pub(super) batch_weight: usize,
+    pub(super) metric_interval: Duration,
     pub(super) trace: TraceFacts,
+    /// Spans go nowhere but into the journal.
+    pub(super) unsampled: bool,
+    pub(super) redactor: Arc<Redactor>,
+    pub(super) metrics: Metrics,
     pub(super) sinks: Vec<Sink>,
     pub(super) senders: Vec<Sender>,
     pub(super) draining: watch::Sender<bool>,
 }
 
-/// The run buffer.
-#[derive(Debug, Default)]
-struct Batch {
-    spans: Vec<FinishedSpan>,
+/// What gathers until it is a request's worth.
+#[derive(Debug)]
+struct Batch<T> {
+    items: Vec<T>,
     permits: Vec<OwnedSemaphorePermit>,
     weight: usize,
     due: Option<Instant>,
+}
+
+// By hand, for the derived one asks the same of `T`.
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            permits: Vec::new(),
+            weight: 0,
+            due: None,
+        }
+    }
+}
+
+impl<T> Batch<T> {
+    fn push(&mut self, item: T, weight: usize, permit: OwnedSemaphorePermit, delay: Duration) {
+        self.weight += weight;
+        self.due.get_or_insert_with(|| Instant::now() + delay);
+        self.items.push(item);
+        self.permits.push(permit);
+    }
 }
 
 impl Export {
@@ -106,50 +198,85 @@ impl Export {
             // A sender that panics ends alone; what it leaves is counted as queued.
             tasks.spawn(sender.run());
         }
-        let mut batch = Batch::default();
+        let mut spans = Batch::default();
+        let mut logs = Batch::default();
+        let mut measured = interval_at(Instant::now() + self.metric_interval, self.metric_interval);
+        measured.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (deadline, done) = loop {
-            let due = batch.due;
+            let due = [spans.due, logs.due].into_iter().flatten().min();
             let message = tokio::select! {
                 message = self.messages.recv() => message,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Some(Message::Flush),
+                _ = measured.tick() => {
+                    self.emit_metrics();
+                    continue;
+                }
             };
             match message {
-                Some(Message::Span(span, permit)) => self.admit(&mut batch, *span, permit),
-                Some(Message::Flush) => self.emit(&mut batch),
+                Some(Message::Span(span, permit)) => self.admit_span(&mut spans, *span, permit),
+                Some(Message::Log(log, permit)) => self.admit_log(&mut logs, *log, permit),
+                Some(Message::Resources(resources)) => self.metrics.resources(&resources),
+                Some(Message::Flush) => {
+                    self.emit_spans(&mut spans);
+                    self.emit_logs(&mut logs);
+                }
                 Some(Message::Identify(resource)) => {
-                    self.emit(&mut batch);
+                    self.emit_spans(&mut spans);
+                    self.emit_logs(&mut logs);
+                    self.emit_metrics();
                     self.identify(&resource);
                 }
                 Some(Message::Shutdown { deadline, done }) => break (deadline, done),
                 None => return,
             }
         };
-        self.emit(&mut batch);
+        self.emit_spans(&mut spans);
+        self.emit_logs(&mut logs);
+        self.emit_metrics();
         self.drain(tasks, deadline).await;
         // The other end may have answered without us already.
         done.send(()).unwrap_or_default();
     }
 
-    fn admit(&mut self, batch: &mut Batch, span: FinishedSpan, permit: OwnedSemaphorePermit) {
+    fn admit_span(
+        &mut self,
+        batch: &mut Batch<FinishedSpan>,
+        mut span: FinishedSpan,
+        permit: OwnedSemaphorePermit,
+    ) {
+        self.redactor.span(&mut span);
+        self.metrics.span(&span);
         let weight = weight(&span);
         if batch.weight + weight > self.batch_weight {
-            self.emit(batch);
+            self.emit_spans(batch);
         }
-        batch.weight += weight;
-        batch
-            .due
-            .get_or_insert_with(|| Instant::now() + self.batching.delay);
-        batch.spans.push(span);
-        batch.permits.push(permit);
-        if batch.spans.len() >= self.batching.max_spans {
-            self.emit(batch);
+        batch.push(span, weight, permit, self.batching.delay);
+        if batch.items.len() >= self.batching.max_spans {
+            self.emit_spans(batch);
+        }
+    }
+
+    fn admit_log(
+        &mut self,
+        batch: &mut Batch<LogEntry>,
+        mut log: LogEntry,
+        permit: OwnedSemaphorePermit,
+    ) {
+        self.redactor.log(&mut log);
+        let weight = log.weight();
+        if batch.weight + weight > self.batch_weight {
+            self.emit_logs(batch);
+        }
+        batch.push(log, weight, permit, self.batching.delay);
+        if batch.items.len() >= self.batching.max_spans {
+            self.emit_logs(batch);
         }
     }
 
     /// Hands the batch to every destination. The file comes first: it is the one that survives us.
-    fn emit(&mut self, batch: &mut Batch) {
+    fn emit_spans(&mut self, batch: &mut Batch<FinishedSpan>) {
         let batch = std::mem::take(batch);
-        if batch.spans.is_empty() {
+        if batch.items.is_empty() {
             return;
         }
         let data = |spans: &[FinishedSpan]| {
@@ -161,19 +288,60 @@ impl Export {
         };
         for sink in &mut self.sinks {
             match sink {
-                Sink::File(file) => file.write(data(&batch.spans)),
-                Sink::Console(console) => console.print(data(&batch.spans), batch.weight),
-                Sink::Otlp(otlp) => otlp.send(batch.spans.clone(), &self.trace),
+                Sink::File(files) => files.spans(data(&batch.items)),
+                _ if self.unsampled => {}
+                Sink::Console(console) => console.print(data(&batch.items), batch.weight),
+                Sink::Otlp(otlp) => otlp.spans(batch.items.clone(), &self.trace),
+            }
+        }
+    }
+
+    fn emit_logs(&mut self, batch: &mut Batch<LogEntry>) {
+        let batch = std::mem::take(batch);
+        if batch.items.is_empty() {
+            return;
+        }
+        let records = Records::new(batch.items, self.trace.flags);
+        for sink in &mut self.sinks {
+            match sink {
+                Sink::File(files) => files.logs(&records),
+                Sink::Otlp(otlp) => otlp.logs(&records),
+                Sink::Console(_) => {}
+            }
+        }
+    }
+
+    fn emit_metrics(&mut self) {
+        for temporality in [Temporality::Cumulative, Temporality::Delta] {
+            let wants = |sink: &Sink| match sink {
+                // A file is read from its start: what counts from there says it all.
+                Sink::File(_) => temporality == Temporality::Cumulative,
+                Sink::Otlp(otlp) => otlp.metrics.is_some() && otlp.temporality == temporality,
+                Sink::Console(_) => false,
+            };
+            if !self.sinks.iter().any(wants) {
+                continue;
+            }
+            let Some(metrics) = self.metrics.collect(temporality) else {
+                continue;
+            };
+            for sink in self.sinks.iter_mut().filter(|sink| wants(sink)) {
+                match sink {
+                    Sink::File(files) => files.metrics(&metrics),
+                    Sink::Otlp(otlp) => otlp.metrics(&metrics),
+                    Sink::Console(_) => {}
+                }
             }
         }
     }
 
     fn identify(&mut self, resource: &Resource) {
+        self.metrics.identify(resource);
         for sink in &mut self.sinks {
             match sink {
-                Sink::File(file) => file.identify(resource),
+                Sink::File(files) => files.identify(resource),
                 Sink::Console(console) => console.identify(resource.clone()),
-                Sink::Otlp(otlp) => otlp.encoder.identify(resource),
+                Sink::Otlp(otlp) => otlp.identify(resource),
             }
         }
     }
@@ -183,7 +351,7 @@ impl Export {
         self.draining.send_replace(true);
         for sink in self.sinks.drain(..) {
             match sink {
-                Sink::Otlp(otlp) => otlp.queue.close(),
+                Sink::Otlp(otlp) => otlp.close(),
                 Sink::Console(console) => {
                     tasks.spawn(console.finish());
                 }

@@ -1,4 +1,5 @@
-//! The journal's `traces.jsonl`: one OTLP request a line, as OpenTelemetry's file exporter writes it.
+//! The journal's `traces.jsonl`, `metrics.jsonl` and `logs.jsonl`: one OTLP request a line, as OpenTelemetry's file
+//! exporter writes it.
 //!
 //! Written first and whatever becomes of the destinations. A full disk or a reached cap loses the copy, counted, and
 //! nothing else.
@@ -7,88 +8,176 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::LogBatch;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::trace::SpanData;
+use serde::Serialize;
 
-use super::counts::Counts;
+use super::counts::{Counts, SignalCounts};
+use super::logs::Records;
+use super::metrics::points;
+
+/// A file of the journal, opened to append, and the most bytes that it may hold.
+#[derive(Debug)]
+pub struct JournalFile {
+    pub file: File,
+    /// What comes beyond is counted as dropped.
+    pub cap: u64,
+}
+
+/// Those of a run; each may be missing.
+#[derive(Debug, Default)]
+pub struct JournalPaths {
+    pub traces: Option<JournalFile>,
+    pub metrics: Option<JournalFile>,
+    pub logs: Option<JournalFile>,
+}
 
 /// Why a batch is not in the file.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
-    #[error("failed to encode spans: {0}")]
-    Encode(#[from] serde_json::Error),
-    #[error("failed to write traces.jsonl: {0}")]
-    Write(#[from] io::Error),
-    #[error("traces.jsonl has reached its cap of {0} bytes")]
-    Full(u64),
+    #[error("failed to encode for {name}: {source}")]
+    Encode {
+        name: &'static str,
+        source: serde_json::Error,
+    },
+    #[error("failed to write {name}: {source}")]
+    Write {
+        name: &'static str,
+        source: io::Error,
+    },
+    #[error("{name} has reached its cap of {cap} bytes")]
+    Full { name: &'static str, cap: u64 },
 }
 
-/// The open file.
+/// The open files.
 #[derive(Debug)]
-pub(super) struct TracesFile {
+pub(super) struct JournalFiles {
+    traces: Option<JsonLines>,
+    metrics: Option<JsonLines>,
+    logs: Option<JsonLines>,
+    resource: ResourceAttributesWithSchema,
+}
+
+impl JournalFiles {
+    pub(super) fn new(paths: JournalPaths, resource: &Resource, counts: &SignalCounts) -> Self {
+        let open = |file: Option<JournalFile>, name, counts: &Arc<Counts>| {
+            file.map(|file| JsonLines::new(file, name, Arc::clone(counts)))
+        };
+        Self {
+            traces: open(paths.traces, "traces.jsonl", &counts.spans),
+            metrics: open(paths.metrics, "metrics.jsonl", &counts.metrics),
+            logs: open(paths.logs, "logs.jsonl", &counts.logs),
+            resource: resource.into(),
+        }
+    }
+
+    /// Says from now on that the telemetry is somebody else's.
+    pub(super) fn identify(&mut self, resource: &Resource) {
+        self.resource = resource.into();
+    }
+
+    pub(super) fn spans(&mut self, spans: Vec<SpanData>) {
+        if let Some(lines) = &mut self.traces {
+            let count = spans.len() as u64;
+            let request = ExportTraceServiceRequest {
+                resource_spans: group_spans_by_resource_and_scope(spans, &self.resource),
+            };
+            lines.write(&request, count);
+        }
+    }
+
+    pub(super) fn logs(&mut self, records: &Records) {
+        if let Some(lines) = &mut self.logs {
+            let pairs = records.pairs();
+            let request = ExportLogsServiceRequest {
+                resource_logs: group_logs_by_resource_and_scope(
+                    &LogBatch::new(&pairs),
+                    &self.resource,
+                ),
+            };
+            lines.write(&request, records.len());
+        }
+    }
+
+    pub(super) fn metrics(&mut self, metrics: &ResourceMetrics) {
+        if let Some(lines) = &mut self.metrics {
+            lines.write(&ExportMetricsServiceRequest::from(metrics), points(metrics));
+        }
+    }
+}
+
+/// One of them.
+#[derive(Debug)]
+struct JsonLines {
+    name: &'static str,
     file: File,
     cap: u64,
     written: u64,
     /// The last write stopped within a line.
     torn: bool,
-    resource: ResourceAttributesWithSchema,
     counts: Arc<Counts>,
 }
 
-impl TracesFile {
-    pub(super) fn new(file: File, cap: u64, resource: &Resource, counts: Arc<Counts>) -> Self {
+impl JsonLines {
+    fn new(
+        JournalFile { file, cap }: JournalFile,
+        name: &'static str,
+        counts: Arc<Counts>,
+    ) -> Self {
         Self {
+            name,
             written: file.metadata().map_or(0, |metadata| metadata.len()),
             file,
             cap,
             torn: false,
-            resource: resource.into(),
             counts,
         }
     }
 
-    /// Says from now on that the spans are somebody else's.
-    pub(super) fn identify(&mut self, resource: &Resource) {
-        self.resource = resource.into();
-    }
-
-    pub(super) fn write(&mut self, spans: Vec<SpanData>) {
-        let count = spans.len() as u64;
-        match self.write_line(spans) {
-            Ok(()) => self.counts.exported(count),
-            Err(error) => self.counts.dropped(count, &error.to_string()),
+    fn write(&mut self, request: &impl Serialize, items: u64) {
+        match self.write_line(request) {
+            Ok(()) => self.counts.exported(items),
+            Err(error) => self.counts.dropped(items, &error.to_string()),
         }
     }
 
-    fn write_line(&mut self, spans: Vec<SpanData>) -> Result<(), FileError> {
-        let request = ExportTraceServiceRequest {
-            resource_spans: group_spans_by_resource_and_scope(spans, &self.resource),
-        };
+    fn write_line(&mut self, request: &impl Serialize) -> Result<(), FileError> {
+        let name = self.name;
+        let failed = |source| FileError::Write { name, source };
         // What follows a torn line starts a new one, so that a reader loses no more than the torn one.
         let mut line = if self.torn {
             b"\n".to_vec()
         } else {
             Vec::new()
         };
-        serde_json::to_writer(&mut line, &request)?;
+        serde_json::to_writer(&mut line, request)
+            .map_err(|source| FileError::Encode { name, source })?;
         line.push(b'\n');
         if self.written + line.len() as u64 > self.cap {
-            return Err(FileError::Full(self.cap));
+            return Err(FileError::Full {
+                name,
+                cap: self.cap,
+            });
         }
         let mut rest = line.as_slice();
         while !rest.is_empty() {
             match self.file.write(rest) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(0) => return Err(failed(io::ErrorKind::WriteZero.into())),
                 Ok(bytes) => {
                     rest = &rest[bytes..];
                     self.written += bytes as u64;
                     self.torn = !rest.is_empty();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(failed(error)),
             }
         }
         Ok(())

@@ -18,19 +18,23 @@ mod console;
 pub mod context;
 mod counts;
 pub mod destination;
+pub mod dialect;
 mod encode;
 mod export;
 mod file;
+mod logs;
+mod metrics;
 mod queue;
+pub mod redaction;
 pub mod resource;
 mod retry;
+mod sampling;
 pub mod secrets;
 mod sender;
 mod span_data;
 mod transport;
 mod variables;
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,22 +51,32 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::console::Console;
-use self::counts::{Counts, Ledger};
+use self::counts::{Ledger, SignalCounts};
 use self::encode::Encoder;
-use self::export::{Export, Message, OtlpSink, Sink};
-use self::file::TracesFile;
+use self::export::{Export, Message, OtlpSink, RouteSink, Sink};
+use self::file::JournalFiles;
+use self::metrics::Metrics;
 use self::queue::Queue;
 use self::sender::Sender;
 use self::span_data::{JSON_FACTOR, TraceFacts, weight};
 
 pub use self::destination::{
-    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol,
+    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Signal, Signals,
+    Temporality, TlsFiles,
 };
+pub use self::file::{JournalFile, JournalPaths};
+pub use self::logs::LogEntry;
+pub use self::redaction::Redactor;
+pub use self::sampling::Sampling;
 pub use self::variables::{DestinationError, batching};
 use crate::session::span::FinishedSpan;
 
 /// The most bytes of spans between [`Telemetry::record`] and the destinations' queues.
 const BUFFER_BYTES: usize = 8 << 20;
+
+/// How often metrics are told unless OTEL_METRIC_EXPORT_INTERVAL says otherwise. Not the specification's minute: a
+/// sandbox that vanishes should take seconds with it.
+pub const METRIC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The most encoded bytes of a request, before compression.
 const BATCH_BYTES: usize = 2 << 20;
@@ -74,22 +88,42 @@ const LONGEST_SHUTDOWN: Duration = Duration::from_secs(3_600);
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(50);
 
 /// Everything telemetry needs to know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TelemetryConfig {
-    /// Where spans go, besides the journal.
+    /// Where telemetry goes, besides the journal.
     pub destinations: Vec<Destination>,
     /// Who sends them, from [`resource::attributes`].
     pub resource: Vec<(Key, Value)>,
-    /// The journal's `traces.jsonl`, opened to append; `None` without a journal.
-    pub traces_file: Option<File>,
-    /// The most bytes of that file; what comes beyond is counted as dropped.
-    pub traces_file_cap: u64,
-    /// The trace's W3C flag. `false` keeps spans from every destination but the file.
+    /// The journal's own copies.
+    pub journal: JournalPaths,
+    /// The trace's W3C flag. `false` keeps spans from every destination but the journal.
     pub sampled: bool,
+    /// Which runs' spans are exported.
+    pub sampling: Sampling,
     /// TRACESTATE as given; every span carries it.
     pub trace_state: String,
     /// How spans are gathered into requests.
     pub batching: Batching,
+    /// How often metrics are told.
+    pub metric_interval: Duration,
+    /// What never leaves the sandbox.
+    pub redactor: Arc<Redactor>,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            destinations: Vec::new(),
+            resource: Vec::new(),
+            journal: JournalPaths::default(),
+            sampled: true,
+            sampling: Sampling::default(),
+            trace_state: String::new(),
+            batching: Batching::default(),
+            metric_interval: METRIC_INTERVAL,
+            redactor: Arc::default(),
+        }
+    }
 }
 
 /// Why telemetry cannot start. All of these are the user's to mend, before the agent is started.
@@ -135,22 +169,19 @@ impl Telemetry {
         let mut sinks = Vec::new();
         let mut senders = Vec::new();
         let mut batch_weight = BATCH_BYTES;
-        if let Some(file) = config.traces_file {
-            let counts = ledger.add("file", true);
-            sinks.push(Sink::File(TracesFile::new(
-                file,
-                config.traces_file_cap,
-                &resource,
-                counts,
-            )));
+        let paths = config.journal;
+        if paths.traces.is_some() || paths.metrics.is_some() || paths.logs.is_some() {
+            let counts = ledger.add("file", paths.traces.is_some());
+            sinks.push(Sink::File(JournalFiles::new(paths, &resource, &counts)));
         }
         for destination in config.destinations {
             match destination {
-                Destination::File => {}
-                Destination::Console => {
-                    let counts = ledger.add("console", config.sampled);
-                    if config.sampled {
-                        match Console::start(&resource, counts) {
+                Destination::File | Destination::Prometheus(_) | Destination::Host => {}
+                Destination::Console(signals) => {
+                    let takes_spans = config.sampled && signals.traces;
+                    let counts = ledger.add("console", takes_spans);
+                    if takes_spans {
+                        match Console::start(&resource, counts.spans) {
                             Ok(console) => sinks.push(Sink::Console(console)),
                             // There will be no thread for the export either.
                             Err(error) => trouble = Some(no_thread(&error)),
@@ -158,17 +189,17 @@ impl Telemetry {
                     }
                 }
                 Destination::Otlp(destination) => {
-                    let counts = ledger.add(destination.name, config.sampled);
-                    if destination.protocol == Protocol::HttpJson {
+                    let mut routes = destination.routes.iter();
+                    let takes_spans = routes.any(|route| route.signal == Signal::Traces);
+                    let counts = ledger.add(destination.name, config.sampled && takes_spans);
+                    let is_json = |route: &Route| route.protocol == Protocol::HttpJson;
+                    if destination.routes.iter().any(is_json) {
                         batch_weight = BATCH_BYTES / JSON_FACTOR;
                     }
                     // Even if nothing will be sent: a mistake in the configuration is told in any case.
-                    let (sink, sender) =
-                        otlp(*destination, &resource, counts, watch_draining.clone())?;
-                    if config.sampled {
-                        sinks.push(Sink::Otlp(Box::new(sink)));
-                        senders.push(sender);
-                    }
+                    let (sink, routes) = otlp(*destination, &resource, &counts, &watch_draining)?;
+                    sinks.push(Sink::Otlp(Box::new(sink)));
+                    senders.extend(routes);
                 }
             }
         }
@@ -177,6 +208,10 @@ impl Telemetry {
             messages: receiver,
             batching: config.batching,
             batch_weight,
+            metric_interval: config.metric_interval,
+            unsampled: !config.sampled,
+            redactor: config.redactor,
+            metrics: Metrics::new(&resource),
             trace: TraceFacts {
                 flags: TraceFlags::default().with_sampled(config.sampled),
                 state: config.trace_state.parse::<TraceState>().unwrap_or_default(),
@@ -238,6 +273,24 @@ impl Telemetry {
         if !sent {
             self.ledger.dropped();
         }
+    }
+
+    /// Takes a log record. Never blocks: without room it is left out.
+    pub fn log(&self, entry: LogEntry) {
+        let weight = u32::try_from(entry.weight()).unwrap_or(u32::MAX);
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(weight) {
+            // If the thread is gone, nothing is exported any more.
+            self.messages
+                .send(Message::Log(Box::new(entry), permit))
+                .unwrap_or_default();
+        }
+    }
+
+    /// Measures what the sandbox and the agent use.
+    pub fn resources(&self, resources: &wire::Resources) {
+        self.messages
+            .send(Message::Resources(Box::new(resources.clone())))
+            .unwrap_or_default();
     }
 
     /// Spans recorded from here on come from another resource: the sandbox was forked.
@@ -303,46 +356,90 @@ fn resource_of(attributes: Vec<(Key, Value)>) -> Resource {
         .build()
 }
 
+/// A resource for one destination, which has attributes of its own.
+fn with_extra(resource: &Resource, extra: &[(Key, Value)]) -> Resource {
+    let common = resource.iter();
+    let own = extra.iter().map(|(key, value)| (key, value));
+    let all = common.chain(own);
+    Resource::builder_empty()
+        .with_attributes(all.map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
+        .build()
+}
+
 fn no_thread(error: &io::Error) -> String {
     format!(
         "this run has no telemetry: there is no thread to be had ({error}), raise the limit on processes"
     )
 }
 
-/// The two halves of an OTLP destination, with the queue between them.
+/// The near half of an OTLP destination, and a far half for each of its routes, with queues between them.
 fn otlp(
     destination: OtlpDestination,
     resource: &Resource,
-    counts: Arc<Counts>,
-    draining: watch::Receiver<bool>,
-) -> Result<(OtlpSink, Sender), TelemetryError> {
-    let authorities = authorities(&destination)?;
-    let encoder =
-        Encoder::new(&destination, resource).map_err(|source| TelemetryError::Encoder {
-            name: destination.name,
-            source,
-        })?;
-    let queue = Arc::new(Queue::new(Arc::clone(&counts)));
-    let sink = OtlpSink {
-        dialect: destination.dialect,
-        encoder,
-        queue: Arc::clone(&queue),
-        counts: Arc::clone(&counts),
+    counts: &SignalCounts,
+    draining: &watch::Receiver<bool>,
+) -> Result<(OtlpSink, Vec<Sender>), TelemetryError> {
+    let OtlpDestination {
+        name,
+        dialect,
+        resource: extra,
+        temporality,
+        routes,
+    } = destination;
+    let whose = with_extra(resource, &extra);
+    let mut sink = OtlpSink {
+        extra,
+        dialect,
+        temporality,
+        traces: None,
+        metrics: None,
+        logs: None,
     };
-    let sender = Sender {
-        destination,
-        authorities,
-        queue,
-        counts,
-        draining,
-    };
-    Ok((sink, sender))
+    let mut senders = Vec::new();
+    let failed = |source| TelemetryError::Encoder { name, source };
+    for route in routes {
+        let counts = match route.signal {
+            Signal::Traces => &counts.spans,
+            Signal::Metrics => &counts.metrics,
+            Signal::Logs => &counts.logs,
+        };
+        let queue = Arc::new(Queue::new(Arc::clone(counts)));
+        match route.signal {
+            Signal::Traces => {
+                sink.traces = Some(RouteSink {
+                    encoder: Encoder::spans(&route, &whose).map_err(failed)?,
+                    queue: Arc::clone(&queue),
+                    counts: Arc::clone(counts),
+                });
+            }
+            Signal::Metrics => {
+                sink.metrics = Some(RouteSink {
+                    encoder: Encoder::metrics(&route, temporality).map_err(failed)?,
+                    queue: Arc::clone(&queue),
+                    counts: Arc::clone(counts),
+                });
+            }
+            Signal::Logs => {
+                sink.logs = Some(RouteSink {
+                    encoder: Encoder::logs(&route, &whose).map_err(failed)?,
+                    queue: Arc::clone(&queue),
+                    counts: Arc::clone(counts),
+                });
+            }
+        }
+        senders.push(Sender {
+            authorities: authorities(&route)?,
+            route,
+            queue,
+            counts: Arc::clone(counts),
+            draining: draining.clone(),
+        });
+    }
+    Ok((sink, senders))
 }
 
-fn authorities(
-    destination: &OtlpDestination,
-) -> Result<Vec<CertificateDer<'static>>, TelemetryError> {
-    let Some(path) = &destination.certificate else {
+fn authorities(route: &Route) -> Result<Vec<CertificateDer<'static>>, TelemetryError> {
+    let Some(path) = &route.tls.authorities else {
         return Ok(Vec::new());
     };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);

@@ -18,7 +18,8 @@ const QUEUE_BYTES: usize = 8 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Parcel {
     pub(super) body: Bytes,
-    pub(super) spans: u64,
+    /// Spans, log records or data points.
+    pub(super) items: u64,
 }
 
 /// Locked rather than owned by one task because the run buffer fills it while the sender empties it; both live on the
@@ -56,11 +57,11 @@ impl Queue {
         let mut waiting = self.waiting();
         while waiting.bytes + parcel.body.len() > QUEUE_BYTES {
             let Some(oldest) = waiting.parcels.pop_front() else {
-                self.counts.dropped(parcel.spans, "the queue is full");
+                self.counts.dropped(parcel.items, "the queue is full");
                 return;
             };
             waiting.bytes -= oldest.body.len();
-            self.counts.dropped(oldest.spans, "the queue is full");
+            self.counts.dropped(oldest.items, "the queue is full");
         }
         waiting.bytes += parcel.body.len();
         waiting.parcels.push_back(parcel);
@@ -100,22 +101,22 @@ mod tests {
     use super::super::counts::Ledger;
     use super::*;
 
-    fn parcel(mebibytes: usize, spans: u64) -> Parcel {
+    fn parcel(mebibytes: usize, items: u64) -> Parcel {
         Parcel {
             body: Bytes::from(vec![0; mebibytes << 20]),
-            spans,
+            items,
         }
     }
 
     #[tokio::test]
     async fn a_full_queue_drops_the_oldest_and_counts_them() {
         let mut ledger = Ledger::default();
-        let queue = Queue::new(ledger.add("otlp", true));
-        for spans in 1..=4 {
-            queue.push(parcel(2, spans));
+        let queue = Queue::new(ledger.add("otlp", true).spans);
+        for items in 1..=4 {
+            queue.push(parcel(2, items));
         }
         assert_eq!(
-            queue.next().await.map(|parcel| parcel.spans),
+            queue.next().await.map(|parcel| parcel.items),
             Some(1),
             "in flight"
         );
@@ -127,7 +128,7 @@ mod tests {
         queue.settled(&parcel(2, 1));
         queue.push(parcel(8, 7));
         queue.close();
-        assert_eq!(queue.next().await.map(|parcel| parcel.spans), Some(7));
+        assert_eq!(queue.next().await.map(|parcel| parcel.items), Some(7));
         assert!(queue.next().await.is_none());
     }
 }

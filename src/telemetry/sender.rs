@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::counts::Counts;
-use super::destination::{OtlpDestination, Protocol};
+use super::destination::{Protocol, Route};
 use super::queue::{Parcel, Queue};
 use super::retry::{TRIES, Verdict, backoff, chance};
 use super::transport::{Answer, Transport, TransportError};
@@ -26,7 +26,7 @@ use super::transport::{Answer, Transport, TransportError};
 /// Sends what is in a queue.
 #[derive(Debug)]
 pub(super) struct Sender {
-    pub(super) destination: OtlpDestination,
+    pub(super) route: Route,
     pub(super) authorities: Vec<CertificateDer<'static>>,
     pub(super) queue: Arc<Queue>,
     pub(super) counts: Arc<Counts>,
@@ -52,7 +52,7 @@ impl Sender {
                     Verdict::Refused => {
                         return self
                             .counts
-                            .dropped(parcel.spans, &format!("refused: {}", http(&answer)));
+                            .dropped(parcel.items, &format!("refused: {}", http(&answer)));
                     }
                     Verdict::Retry { after } => (after, http(&answer)),
                 },
@@ -60,7 +60,7 @@ impl Sender {
             };
             if tries == TRIES {
                 return self.counts.dropped(
-                    parcel.spans,
+                    parcel.items,
                     &format!("gave up after {tries} tries: {error}"),
                 );
             }
@@ -76,7 +76,7 @@ impl Sender {
     ) -> Result<Answer, TransportError> {
         let transport = match transport {
             Some(transport) => transport,
-            None => transport.insert(Transport::new(&self.destination, &self.authorities)?),
+            None => transport.insert(Transport::new(&self.route, &self.authorities)?),
         };
         transport.post(parcel.body.clone()).await
     }
@@ -94,12 +94,12 @@ impl Sender {
     }
 
     fn delivered(&self, parcel: &Parcel, answer: &Answer) {
-        let partial = partial_success(self.destination.protocol, &answer.body);
+        let partial = partial_success(self.route.protocol, &answer.body);
         let rejected = u64::try_from(partial.rejected_spans)
             .unwrap_or(0)
-            .min(parcel.spans);
-        self.counts.exported(parcel.spans - rejected);
-        let message = without_secrets(&partial.error_message, &self.destination.headers);
+            .min(parcel.items);
+        self.counts.exported(parcel.items - rejected);
+        let message = without_secrets(&partial.error_message, &self.route.headers);
         if rejected > 0 {
             self.counts.dropped(
                 rejected,
@@ -119,7 +119,7 @@ fn http(answer: &Answer) -> String {
 /// An answer that cannot be read is taken for full success, as its status says.
 fn partial_success(protocol: Protocol, body: &[u8]) -> ExportTracePartialSuccess {
     let partial = match protocol {
-        Protocol::HttpProtobuf => {
+        Protocol::HttpProtobuf | Protocol::Grpc => {
             let response = ExportTraceServiceResponse::decode(body).ok();
             response.and_then(|response| response.partial_success)
         }

@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::session::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus};
 
-static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
+pub(super) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
     InstrumentationScope::builder("sandtrace")
         .with_version(env!("CARGO_PKG_VERSION"))
         .build()
@@ -91,10 +91,16 @@ pub(super) fn weight(span: &FinishedSpan) -> usize {
         .events
         .iter()
         .map(|event| 96 + event.name.len() + attributes_weight(&event.attributes));
-    320 + span.name.len() + status + attributes_weight(&span.attributes) + events.sum::<usize>()
+    let content = span.content.iter();
+    let content = content.map(|content| 64 + content.key.len() + content.text.len());
+    320 + span.name.len()
+        + status
+        + attributes_weight(&span.attributes)
+        + events.sum::<usize>()
+        + content.sum::<usize>()
 }
 
-fn attributes_weight(attributes: &[Attribute]) -> usize {
+pub(super) fn attributes_weight(attributes: &[Attribute]) -> usize {
     let pairs = attributes.iter();
     pairs
         .map(|(key, value)| 64 + key.as_str().len() + value_weight(value))
@@ -152,6 +158,7 @@ mod tests {
             }],
             dropped_events: 3,
             link: None,
+            content: Vec::new(),
         }
     }
 

@@ -19,7 +19,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
 
-use super::destination::{OtlpDestination, Protocol};
+use super::destination::{Protocol, Route};
 use super::encode::is_gzip;
 use super::retry::{Verdict, verdict};
 use crate::network::dns::Dns;
@@ -52,7 +52,7 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// Sends requests to one destination.
+/// Sends requests to one route.
 #[derive(Debug)]
 pub(super) struct Transport {
     client: Client<HttpsConnector<HttpConnector<Dns>>, Full<Bytes>>,
@@ -64,14 +64,14 @@ pub(super) struct Transport {
 impl Transport {
     /// Reading the system's certificates takes milliseconds, so this is done when there is something to send.
     pub(super) fn new(
-        destination: &OtlpDestination,
+        route: &Route,
         authorities: &[CertificateDer<'static>],
     ) -> Result<Self, TransportError> {
         let mut tcp = HttpConnector::new_with_resolver(Dns::system());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(destination.timeout));
-        let secure = destination.endpoint.scheme_str() == Some("https");
+        tcp.set_connect_timeout(Some(route.timeout));
+        let secure = route.endpoint.scheme_str() == Some("https");
         let roots = if secure {
             roots(authorities)
         } else {
@@ -95,9 +95,9 @@ impl Transport {
             .build(connector);
         Ok(Self {
             client,
-            endpoint: destination.endpoint.clone(),
-            headers: headers(destination),
-            timeout: destination.timeout,
+            endpoint: route.endpoint.clone(),
+            headers: headers(route),
+            timeout: route.timeout,
         })
     }
 
@@ -138,13 +138,13 @@ impl Transport {
     }
 }
 
-fn headers(destination: &OtlpDestination) -> HeaderMap {
-    let mut headers = destination.headers.clone();
+fn headers(route: &Route) -> HeaderMap {
+    let mut headers = route.headers.clone();
     headers.entry(USER_AGENT).or_insert(AGENT);
     headers.insert(
         CONTENT_TYPE,
-        HeaderValue::from_static(match destination.protocol {
-            Protocol::HttpProtobuf => "application/x-protobuf",
+        HeaderValue::from_static(match route.protocol {
+            Protocol::HttpProtobuf | Protocol::Grpc => "application/x-protobuf",
             Protocol::HttpJson => "application/json",
         }),
     );

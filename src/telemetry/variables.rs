@@ -11,7 +11,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
-use super::destination::{Batching, Compression, Destination, Dialect, OtlpDestination, Protocol};
+use super::destination::{
+    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Signal, Signals,
+    Temporality, TlsFiles,
+};
 
 /// Why the destinations cannot be known.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +64,7 @@ pub enum DestinationError {
 }
 
 /// Where telemetry is to go.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Wanted {
     /// Places that spans are sent to.
     pub destinations: Vec<Destination>,
@@ -153,7 +156,10 @@ pub fn from_env(lookup: Lookup<'_>) -> Result<Wanted, DestinationError> {
                     continue;
                 }
             },
-            Name::Console => Destination::Console,
+            Name::Console => Destination::Console(Signals {
+                traces: true,
+                ..Signals::default()
+            }),
             Name::File => Destination::File,
         };
         if !destinations.contains(&destination) {
@@ -251,16 +257,24 @@ fn first(lookup: Lookup<'_>, (traces, every): Pair) -> Option<(&'static str, Str
 fn otlp(lookup: Lookup<'_>, protocol: Protocol) -> Result<OtlpDestination, DestinationError> {
     Ok(OtlpDestination {
         name: "otlp",
-        endpoint: endpoint(lookup)?,
-        headers: match first(lookup, HEADERS) {
-            Some((variable, text)) => headers(variable, &text)?,
-            None => HeaderMap::new(),
-        },
-        protocol,
-        compression: compression(lookup)?,
-        timeout: timeout(lookup)?,
-        certificate: first(lookup, CERTIFICATE).map(|(_, path)| path.into()),
         dialect: Dialect::Otlp,
+        resource: Vec::new(),
+        temporality: Temporality::Cumulative,
+        routes: vec![Route {
+            signal: Signal::Traces,
+            endpoint: endpoint(lookup)?,
+            headers: match first(lookup, HEADERS) {
+                Some((variable, text)) => headers(variable, &text)?,
+                None => HeaderMap::new(),
+            },
+            protocol,
+            compression: compression(lookup)?,
+            timeout: timeout(lookup)?,
+            tls: TlsFiles {
+                authorities: first(lookup, CERTIFICATE).map(|(_, path)| path.into()),
+                identity: None,
+            },
+        }],
     })
 }
 

@@ -1,5 +1,11 @@
 use super::*;
 
+const SPANS: Signals = Signals {
+    traces: true,
+    metrics: false,
+    logs: false,
+};
+
 fn read(variables: &[(&str, &str)]) -> Result<Vec<Destination>, DestinationError> {
     wanted(variables).map(|wanted| wanted.destinations)
 }
@@ -11,9 +17,9 @@ fn wanted(variables: &[(&str, &str)]) -> Result<Wanted, DestinationError> {
     })
 }
 
-fn read_otlp(variables: &[(&str, &str)]) -> OtlpDestination {
+fn read_otlp(variables: &[(&str, &str)]) -> Route {
     match read(variables).unwrap().as_slice() {
-        [Destination::Otlp(destination)] => (**destination).clone(),
+        [Destination::Otlp(destination)] => destination.routes[0].clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -59,13 +65,13 @@ fn names_are_read_in_any_case_and_once_each() {
     assert!(matches!(
         found.as_slice(),
         [
-            Destination::Console,
+            Destination::Console(SPANS),
             Destination::Otlp(_),
             Destination::File
         ]
     ));
     let found = read(&[("OTEL_TRACES_EXPORTER", "console")]).unwrap();
-    assert_eq!(found, [Destination::Console]);
+    assert_eq!(found, [Destination::Console(SPANS)]);
 }
 
 #[test]
@@ -179,7 +185,7 @@ fn the_variables_for_traces_beat_those_for_every_signal() {
     assert_eq!(found.protocol, Protocol::HttpJson);
     assert_eq!(found.compression, Compression::Gzip);
     assert_eq!(found.timeout, Duration::from_millis(2500));
-    assert_eq!(found.certificate, Some("/ca.pem".into()));
+    assert_eq!(found.tls.authorities, Some("/ca.pem".into()));
 }
 
 #[test]
@@ -213,7 +219,7 @@ fn what_is_well_formed_but_not_built_is_off_and_told() {
         ("OTEL_EXPORTERS", "console,otlp,otlp"),
     ])
     .unwrap();
-    assert_eq!(grpc.destinations, [Destination::Console]);
+    assert_eq!(grpc.destinations, [Destination::Console(SPANS)]);
     assert_eq!(grpc.unsupported.len(), 1);
     let message = grpc.unsupported[0].to_string();
     assert!(message.contains("OTEL_EXPORTER_OTLP_PROTOCOL"), "{message}");

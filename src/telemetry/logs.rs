@@ -1,0 +1,82 @@
+//! Log records: what the agent wrote to stderr, and the events of a run's life, each with its trace and span.
+
+use std::sync::LazyLock;
+use std::time::SystemTime;
+
+use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
+use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+use opentelemetry::{InstrumentationScope, Value};
+use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
+
+use super::span_data::{SCOPE, attributes_weight};
+use crate::session::Attribute;
+use crate::time::UnixNanos;
+
+/// One thing to tell a log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogEntry {
+    pub time: UnixNanos,
+    pub severity: Severity,
+    /// The kind of event, for instance `sandtrace.run.started`.
+    pub event: &'static str,
+    pub body: String,
+    pub attributes: Vec<Attribute>,
+    pub trace_id: TraceId,
+    pub span_id: SpanId,
+}
+
+impl LogEntry {
+    /// The most bytes it takes as protobuf, and about what it takes in memory.
+    pub(super) fn weight(&self) -> usize {
+        160 + self.event.len() + self.body.len() + attributes_weight(&self.attributes)
+    }
+}
+
+/// Makes empty records; it has no processors, so nothing is ever emitted through it.
+static LOGGER: LazyLock<SdkLogger> =
+    LazyLock::new(|| SdkLoggerProvider::builder().build().logger("sandtrace"));
+
+/// A batch of records as the SDK's own data, which its exporters take.
+#[derive(Debug)]
+pub(super) struct Records(Vec<SdkLogRecord>);
+
+impl Records {
+    pub(super) fn new(entries: Vec<LogEntry>, flags: TraceFlags) -> Self {
+        let entries = entries.into_iter();
+        Self(entries.map(|entry| record(entry, flags)).collect())
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    pub(super) fn pairs(&self) -> Vec<(&SdkLogRecord, &InstrumentationScope)> {
+        self.0.iter().map(|record| (record, &*SCOPE)).collect()
+    }
+}
+
+fn record(entry: LogEntry, flags: TraceFlags) -> SdkLogRecord {
+    let mut record = LOGGER.create_log_record();
+    record.set_timestamp(entry.time.into());
+    record.set_observed_timestamp(SystemTime::from(entry.time));
+    record.set_severity_number(entry.severity);
+    record.set_severity_text(entry.severity.name());
+    record.set_event_name(entry.event);
+    record.set_body(AnyValue::from(entry.body));
+    for (key, value) in entry.attributes {
+        record.add_attribute(key, any_value(value));
+    }
+    record.set_trace_context(entry.trace_id, entry.span_id, Some(flags));
+    record
+}
+
+fn any_value(value: Value) -> AnyValue {
+    match value {
+        Value::Bool(value) => value.into(),
+        Value::I64(value) => value.into(),
+        Value::F64(value) => value.into(),
+        Value::String(value) => value.into(),
+        // Arrays, and whatever kinds the crate adds.
+        other => other.to_string().into(),
+    }
+}
