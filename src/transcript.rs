@@ -3,6 +3,8 @@
 //! Lines gather in a batch while one chunk of the agent's output is worked through; [`Transcript::commit`] then costs
 //! one write for all of them. A journal that fails is reported once and written no more, and the echo goes on without it.
 
+mod log;
+
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,8 +20,11 @@ use crate::echo::{Delivery, Echo};
 use crate::envelope::Stamper;
 use crate::journal::Journal;
 use crate::session::semconv::key;
-use crate::session::{Attribute, FinishedSpan, Forked, OpenedSpan, SpanStatus};
+use crate::session::{Attribute, Capture, FinishedSpan, Forked, OpenedSpan, SpanStatus};
 use crate::time::Now;
+
+use self::log::Log;
+pub use self::log::Logged;
 
 /// A batch that has grown this large is committed before the chunk is done.
 const BATCH_BYTES: usize = 256 << 10;
@@ -42,6 +47,8 @@ pub struct Transcript {
     last_line: Duration,
     /// The last line was admitted: nothing may follow it.
     over: bool,
+    /// `None` if nobody keeps a log.
+    log: Option<Log>,
 }
 
 impl Transcript {
@@ -63,7 +70,20 @@ impl Transcript {
             root,
             last_line: Duration::ZERO,
             over: false,
+            log: None,
         }
+    }
+
+    /// Tells the events of the run, and its stderr, to a log as well; see [`Self::logged`].
+    #[must_use]
+    pub fn with_log(mut self, trace_id: TraceId, capture: Capture) -> Self {
+        self.log = Some(Log::new(trace_id, capture));
+        self
+    }
+
+    /// What gathered for the log since the last call. Bounded, so it must be asked often.
+    pub fn logged(&mut self) -> Logged {
+        self.log.as_mut().map(Log::take).unwrap_or_default()
     }
 
     /// When the last line was admitted, as time since the start.
@@ -92,6 +112,9 @@ impl Transcript {
     pub fn fork(&mut self, now: Now, run_id: &str, forked: &Forked) -> std::io::Result<()> {
         self.commit(now);
         self.stamper.change_trace(forked.trace_id);
+        if let Some(log) = &mut self.log {
+            log.change_trace(forked.trace_id);
+        }
         self.root = forked.root;
         match &mut self.journal {
             Some(journal) => journal.rename(run_id),
@@ -156,6 +179,9 @@ impl Transcript {
         if self.over {
             return;
         }
+        if let (Some(log), Stream::Stderr) = (&mut self.log, stream) {
+            log.stderr(now, span, fragment);
+        }
         let (text, base64) = match std::str::from_utf8(fragment.bytes) {
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(STANDARD.encode(fragment.bytes))),
@@ -196,8 +222,12 @@ impl Transcript {
             self.report_lost(now);
             self.over = true;
         }
+        let span = span.unwrap_or(self.root);
+        if let Some(log) = &mut self.log {
+            log.body(now, span, body);
+        }
         if self.spell(body) {
-            self.admit_spelled(now, span.unwrap_or(self.root));
+            self.admit_spelled(now, span);
         }
     }
 

@@ -26,7 +26,14 @@ fn a_journal_is_for_its_owner_alone() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["events.ndjson", "state.json", "traces.jsonl"]);
+    let expected = [
+        "events.ndjson",
+        "logs.jsonl",
+        "metrics.jsonl",
+        "state.json",
+        "traces.jsonl",
+    ];
+    assert_eq!(names, expected);
     for name in names {
         assert_eq!(mode(journal.join(&name)), 0o600, "{name}");
     }

@@ -53,7 +53,7 @@ impl Worth {
         };
         if rest.starts_with(b"resources\"") {
             Self::Resources
-        } else if rest.starts_with(b"span.") {
+        } else if rest.starts_with(b"span.") || rest.starts_with(b"otlp\"") {
             Self::SpanCopy
         } else if rest.starts_with(b"output\"") {
             Self::Output

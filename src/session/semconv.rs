@@ -29,6 +29,13 @@ pub mod event {
     pub const LOOP: &str = "sandtrace.loop";
     /// The sandbox is about to end.
     pub const SANDBOX_ENDING: &str = "sandtrace.sandbox_ending";
+
+    // Of log records: the types of the wire's lines.
+    pub const RUN_STARTED: &str = "sandtrace.run.started";
+    pub const AGENT_EXITED: &str = "sandtrace.agent.exited";
+    pub const WARNING: &str = "sandtrace.warning";
+    /// A line of the agent's stderr.
+    pub const STDERR: &str = "sandtrace.stderr";
 }
 
 /// Attribute keys.
@@ -152,6 +159,9 @@ pub mod key {
     pub const PAUSE_CAUSE: &str = "sandtrace.pause.cause";
     /// All pauses of the run together.
     pub const PHASE_PAUSED_MS: &str = "sandtrace.phase.paused_ms";
+    /// The code of a warning.
+    pub const WARNING_CODE: &str = "sandtrace.warning.code";
+    pub const LOG_IOSTREAM: &str = "log.iostream";
     pub const SILENT_MS: &str = "sandtrace.silent_ms";
     pub const STATE: &str = "sandtrace.state";
     pub const LOOP_TOOL: &str = "sandtrace.loop.tool";

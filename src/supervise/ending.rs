@@ -9,7 +9,7 @@ use serde_json::Map;
 
 use super::prepare::{SuperviseError, system};
 use super::processes::Fate;
-use super::{STDERR_RETRY, STOP_SIGNALS, Supervisor};
+use super::{STDERR_RETRY, STOP_SIGNALS, Supervisor, next};
 use crate::echo::Delivery;
 use crate::journal::Status;
 use crate::process::{Signalled, Signals};
@@ -41,6 +41,7 @@ impl Supervisor {
             .body(now, None, &Body::AgentExited(verdict.clone()));
         self.transcript.commit(now);
         self.note_survivors(Fate::Left);
+        self.tell_log();
         // Whoever stays must not depend on a cgroup that we made.
         self.tree.dissolve_leaf();
         let before = self.telemetry.as_ref().map(Telemetry::counts);
@@ -98,8 +99,17 @@ impl Supervisor {
         };
         let before = telemetry.counts();
         // The exporter answers in time by itself; this bound is for the case that its threads are gone.
-        let answer = tokio::time::timeout(timeout + HASTE, telemetry.shutdown(timeout)).await;
-        answer.ok().and_then(Result::ok).unwrap_or(before)
+        let answer = tokio::time::timeout(timeout + HASTE, telemetry.shutdown(timeout));
+        let mut answer = std::pin::pin!(answer);
+        let counts = loop {
+            tokio::select! {
+                biased;
+                Some(request) = next(&mut self.host_requests) => self.pass_to_host(request),
+                answer = &mut answer => break answer.ok().and_then(Result::ok).unwrap_or(before),
+            }
+        };
+        self.host_requests = None;
+        counts
     }
 }
 

@@ -50,7 +50,7 @@ use crate::resources::sampler::Pace;
 use crate::resources::{Finding, Occasion, ReapedCpu, Sampler, TreeWatch};
 use crate::session::semconv::span as span_name;
 use crate::session::{Action, Effects, Input, Session, SpawnFailure};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{HostRequest, Telemetry};
 use crate::time::Now;
 use crate::transcript::Transcript;
 
@@ -96,6 +96,8 @@ enum Happening {
     Signal(Signalled),
     Finding(Finding),
     Network(network::News),
+    /// The host is to export something.
+    Telemetry(HostRequest),
     Room,
     StderrRetry,
     Due,
@@ -117,7 +119,8 @@ pub async fn supervise(
     let clock = Clock::start();
     unblock_signals().map_err(|errno| system("unblock signals")(errno.into()))?;
     let prepared = Prepared::new(&config, environment)?;
-    let telemetry = Telemetry::start(prepared.telemetry)?;
+    let mut telemetry = Telemetry::start(prepared.telemetry)?;
+    let host_requests = telemetry.host_requests();
     // What can fail comes before the spawn: afterwards there is an agent to see to, and a verdict to give.
     let stderr = Stderr::open().map_err(system("open stderr"))?;
     let echo = match config.echo {
@@ -166,7 +169,9 @@ pub async fn supervise(
         started: first_line,
         sandbox_id: clock::sandbox_id(),
         settings: config.settings.clone(),
-        transcript: Transcript::new(trace_id, root, prepared.journal, echo, config.echo),
+        transcript: Transcript::new(trace_id, root, prepared.journal, echo, config.echo)
+            .with_log(trace_id, config.capture),
+        host_requests,
         telemetry: Some(telemetry),
         stderr,
         echo: config.echo,
@@ -232,6 +237,8 @@ struct Supervisor {
     effects: Effects,
     transcript: Transcript,
     telemetry: Option<Telemetry>,
+    /// What the host is to export; `None` if it is no destination, and once nothing more will come.
+    host_requests: Option<mpsc::UnboundedReceiver<HostRequest>>,
     stderr: Stderr,
     echo: EchoMode,
     /// The agent, until it is reaped: afterwards its pid may be anybody's.
@@ -279,6 +286,11 @@ impl Supervisor {
             self.transcript.opened(now, &span);
         }
         self.transcript.commit(now);
+        // At once, for a run that never ends must be seen too.
+        self.tell_log();
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.flush_soon();
+        }
         self.state.agent_pid = self.started.pid;
         self.write_state();
     }
@@ -381,6 +393,7 @@ impl Supervisor {
                 () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
                 Some(finding) = findings.recv() => Happening::Finding(finding),
                 Some(news) = news.recv() => Happening::Network(news),
+                Some(request) = next(&mut self.host_requests) => Happening::Telemetry(request),
                 () = until(due) => Happening::Due,
                 () = self.memory.log_grew() => Happening::KernelLog,
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,
@@ -424,6 +437,7 @@ impl Supervisor {
                     self.take(Input::ToldApart { pid, tool_use_id });
                 }
                 Happening::Network(news) => self.network_news(news),
+                Happening::Telemetry(request) => self.pass_to_host(request),
                 Happening::Due if self.drain_is_over(now) => {
                     // Somebody holds the pipes whom nobody waits for. What is left of a line is the last of it.
                     for chunk in last_words(stdout.as_mut(), &mut out_chunk) {
@@ -457,10 +471,32 @@ impl Supervisor {
                 Happening::Room => {}
             }
             self.carry_out();
+            self.tell_log();
             self.keep_pace();
         }
         self.sampler = None;
         self.held.extend([stdout, stderr].into_iter().flatten());
+    }
+
+    /// Hands the exporter what the transcript has for the log.
+    fn tell_log(&mut self) {
+        let logged = self.transcript.logged();
+        let Some(telemetry) = &self.telemetry else {
+            return;
+        };
+        for entry in logged.entries {
+            telemetry.log(entry);
+        }
+        if logged.left_out > 0 {
+            telemetry.logs_dropped(logged.left_out);
+        }
+    }
+
+    fn pass_to_host(&mut self, request: HostRequest) {
+        let now = self.clock.now();
+        let line = Body::Otlp(request.into_line());
+        self.transcript.body(now, None, &line);
+        self.transcript.commit(now);
     }
 
     fn heard(&mut self, signal: Signalled) {
@@ -543,6 +579,13 @@ impl Supervisor {
             };
             self.transcript.passing(now, &Body::Heartbeat(heartbeat));
         }
+    }
+}
+
+async fn next(requests: &mut Option<mpsc::UnboundedReceiver<HostRequest>>) -> Option<HostRequest> {
+    match requests {
+        Some(requests) => requests.recv().await,
+        None => std::future::pending().await,
     }
 }
 

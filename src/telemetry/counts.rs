@@ -86,6 +86,13 @@ impl Ledger {
         self.finished.fetch_add(1, Relaxed);
     }
 
+    /// Log records were not taken into the pipeline, for any destination.
+    pub(super) fn logs_dropped(&self, records: u64) {
+        for row in &self.destinations {
+            row.counts.logs.dropped.fetch_add(records, Relaxed);
+        }
+    }
+
     /// It was not taken into the pipeline.
     pub(super) fn dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);

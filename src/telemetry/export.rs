@@ -25,6 +25,7 @@ use super::counts::Counts;
 use super::destination::{Batching, Dialect};
 use super::encode::{EncodeError, Encoder};
 use super::file::JournalFiles;
+use super::host::Host;
 use super::logs::{LogEntry, Records};
 use super::metrics::{Metrics, points};
 use super::queue::{Parcel, Queue};
@@ -60,6 +61,7 @@ pub(super) enum Sink {
     Otlp(Box<OtlpSink>),
     Console(Console),
     File(JournalFiles),
+    Host(Host),
 }
 
 /// The near half of an OTLP destination; the far half is a [`Sender`] for each route.
@@ -263,6 +265,7 @@ impl Export {
         permit: OwnedSemaphorePermit,
     ) {
         self.redactor.log(&mut log);
+        log.clip();
         let weight = log.weight();
         if batch.weight + weight > self.batch_weight {
             self.emit_logs(batch);
@@ -292,6 +295,7 @@ impl Export {
                 _ if self.unsampled => {}
                 Sink::Console(console) => console.print(data(&batch.items), batch.weight),
                 Sink::Otlp(otlp) => otlp.spans(batch.items.clone(), &self.trace),
+                Sink::Host(host) => host.spans(&batch.items, &self.trace),
             }
         }
     }
@@ -306,6 +310,7 @@ impl Export {
             match sink {
                 Sink::File(files) => files.logs(&records),
                 Sink::Otlp(otlp) => otlp.logs(&records),
+                Sink::Host(host) => host.logs(&records),
                 Sink::Console(_) => {}
             }
         }
@@ -315,7 +320,7 @@ impl Export {
         for temporality in [Temporality::Cumulative, Temporality::Delta] {
             let wants = |sink: &Sink| match sink {
                 // A file is read from its start: what counts from there says it all.
-                Sink::File(_) => temporality == Temporality::Cumulative,
+                Sink::File(_) | Sink::Host(_) => temporality == Temporality::Cumulative,
                 Sink::Otlp(otlp) => otlp.metrics.is_some() && otlp.temporality == temporality,
                 Sink::Console(_) => false,
             };
@@ -329,6 +334,7 @@ impl Export {
                 match sink {
                     Sink::File(files) => files.metrics(&metrics),
                     Sink::Otlp(otlp) => otlp.metrics(&metrics),
+                    Sink::Host(host) => host.metrics(&metrics),
                     Sink::Console(_) => {}
                 }
             }
@@ -342,6 +348,7 @@ impl Export {
                 Sink::File(files) => files.identify(resource),
                 Sink::Console(console) => console.identify(resource.clone()),
                 Sink::Otlp(otlp) => otlp.identify(resource),
+                Sink::Host(host) => host.identify(resource),
             }
         }
     }
@@ -355,7 +362,7 @@ impl Export {
                 Sink::Console(console) => {
                     tasks.spawn(console.finish());
                 }
-                Sink::File(_) => {}
+                Sink::File(_) | Sink::Host(_) => {}
             }
         }
         let all = async { while tasks.join_next().await.is_some() {} };

@@ -12,6 +12,9 @@ use super::span_data::{SCOPE, attributes_weight};
 use crate::session::Attribute;
 use crate::time::UnixNanos;
 
+/// The most characters of a body.
+const BODY_CHARS: usize = 4_096;
+
 /// One thing to tell a log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogEntry {
@@ -26,6 +29,13 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
+    /// Cuts the body to what a log keeps, once it is redacted.
+    pub(super) fn clip(&mut self) {
+        if let Some((end, _)) = self.body.char_indices().nth(BODY_CHARS) {
+            self.body.truncate(end);
+        }
+    }
+
     /// The most bytes it takes as protobuf, and about what it takes in memory.
     pub(super) fn weight(&self) -> usize {
         160 + self.event.len() + self.body.len() + attributes_weight(&self.attributes)

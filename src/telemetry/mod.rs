@@ -22,6 +22,7 @@ pub mod dialect;
 mod encode;
 mod export;
 mod file;
+mod host;
 mod logs;
 mod metrics;
 mod queue;
@@ -55,6 +56,7 @@ use self::counts::{Ledger, SignalCounts};
 use self::encode::Encoder;
 use self::export::{Export, Message, OtlpSink, RouteSink, Sink};
 use self::file::JournalFiles;
+use self::host::Host;
 use self::metrics::Metrics;
 use self::queue::Queue;
 use self::sender::Sender;
@@ -65,6 +67,7 @@ pub use self::destination::{
     Temporality, TlsFiles,
 };
 pub use self::file::{JournalFile, JournalPaths};
+pub use self::host::HostRequest;
 pub use self::logs::LogEntry;
 pub use self::redaction::Redactor;
 pub use self::sampling::Sampling;
@@ -80,6 +83,9 @@ pub const METRIC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The most encoded bytes of a request, before compression.
 const BATCH_BYTES: usize = 2 << 20;
+
+/// Likewise of log records.
+const LOG_BYTES: usize = 1 << 20;
 
 /// The longest that a shutdown may be asked to take.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(3_600);
@@ -155,8 +161,11 @@ pub struct Telemetry {
     /// Bounded by `room`: each span carries its permit.
     messages: mpsc::UnboundedSender<Message>,
     room: Arc<Semaphore>,
+    /// Apart from the spans' room: a flood on stderr must not cost spans.
+    log_room: Arc<Semaphore>,
     ledger: Arc<Ledger>,
     trouble: Option<String>,
+    host: Option<mpsc::UnboundedReceiver<HostRequest>>,
 }
 
 impl Telemetry {
@@ -166,6 +175,7 @@ impl Telemetry {
         let (draining, watch_draining) = watch::channel(false);
         let mut ledger = Ledger::default();
         let mut trouble = None;
+        let mut host = None;
         let mut sinks = Vec::new();
         let mut senders = Vec::new();
         let mut batch_weight = BATCH_BYTES;
@@ -176,7 +186,12 @@ impl Telemetry {
         }
         for destination in config.destinations {
             match destination {
-                Destination::File | Destination::Prometheus(_) | Destination::Host => {}
+                Destination::File | Destination::Prometheus(_) => {}
+                Destination::Host => {
+                    let (sink, receiver) = Host::new(&resource, ledger.add("host", config.sampled));
+                    sinks.push(Sink::Host(sink));
+                    host = Some(receiver);
+                }
                 Destination::Console(signals) => {
                     let takes_spans = config.sampled && signals.traces;
                     let counts = ledger.add("console", takes_spans);
@@ -248,8 +263,10 @@ impl Telemetry {
         Ok(Self {
             messages,
             room: Arc::new(Semaphore::new(BUFFER_BYTES)),
+            log_room: Arc::new(Semaphore::new(LOG_BYTES)),
             ledger,
             trouble,
+            host,
         })
     }
 
@@ -257,6 +274,11 @@ impl Telemetry {
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
+    }
+
+    /// What the host is to export, if it is a destination. To be asked once.
+    pub fn host_requests(&mut self) -> Option<mpsc::UnboundedReceiver<HostRequest>> {
+        self.host.take()
     }
 
     /// Takes a finished span. Never blocks: without room the span is dropped and counted.
@@ -275,15 +297,24 @@ impl Telemetry {
         }
     }
 
-    /// Takes a log record. Never blocks: without room it is left out.
+    /// Takes a log record. Never blocks: without room it is dropped and counted.
     pub fn log(&self, entry: LogEntry) {
         let weight = u32::try_from(entry.weight()).unwrap_or(u32::MAX);
-        if let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(weight) {
-            // If the thread is gone, nothing is exported any more.
-            self.messages
-                .send(Message::Log(Box::new(entry), permit))
-                .unwrap_or_default();
+        let sent = Arc::clone(&self.log_room)
+            .try_acquire_many_owned(weight)
+            .is_ok_and(|permit| {
+                self.messages
+                    .send(Message::Log(Box::new(entry), permit))
+                    .is_ok()
+            });
+        if !sent {
+            self.logs_dropped(1);
         }
+    }
+
+    /// Counts log records that nobody made.
+    pub fn logs_dropped(&self, records: u64) {
+        self.ledger.logs_dropped(records);
     }
 
     /// Measures what the sandbox and the agent use.

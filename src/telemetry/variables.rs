@@ -161,6 +161,7 @@ pub fn from_env(lookup: Lookup<'_>) -> Result<Wanted, DestinationError> {
                 ..Signals::default()
             }),
             Name::File => Destination::File,
+            Name::Host => Destination::Host,
         };
         if !destinations.contains(&destination) {
             destinations.push(destination);
@@ -177,16 +178,18 @@ enum Name {
     Otlp,
     Console,
     File,
+    Host,
 }
 
-const NAMES: [(&str, Name); 3] = [
+const NAMES: [(&str, Name); 4] = [
     ("otlp", Name::Otlp),
     ("console", Name::Console),
     ("file", Name::File),
+    ("host", Name::Host),
 ];
 
 /// Those of DESIGN §8 that are still to be built.
-const UNBUILT: [&str; 13] = [
+const UNBUILT: [&str; 12] = [
     "langfuse",
     "signoz",
     "phoenix",
@@ -199,7 +202,6 @@ const UNBUILT: [&str; 13] = [
     "traceloop",
     "jaeger",
     "prometheus",
-    "host",
 ];
 
 #[derive(Debug, Default)]
@@ -210,7 +212,11 @@ struct Names {
 
 fn names(lookup: Lookup<'_>) -> Result<Names, DestinationError> {
     let list = [
-        ("OTEL_EXPORTERS", &NAMES[..], "otlp, console, file, none"),
+        (
+            "OTEL_EXPORTERS",
+            &NAMES[..],
+            "otlp, console, file, host, none",
+        ),
         ("OTEL_TRACES_EXPORTER", &NAMES[..2], "otlp, console, none"),
     ];
     for (variable, names, known) in list {

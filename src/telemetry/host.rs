@@ -1,0 +1,138 @@
+//! The destination `host`: OTLP requests as lines of the echo, for a sandbox that may not send anything itself.
+//!
+//! The export thread makes the requests, the loop writes them among the run's lines, and the host exports them. They are
+//! small, so that no line between two of the agent's takes long; and what the loop has not taken yet is bounded.
+
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::LogBatch;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use sandtrace_client::wire;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::counts::{Counts, SignalCounts};
+use super::logs::Records;
+use super::metrics::points;
+use super::span_data::{TraceFacts, span_data, weight};
+use crate::session::span::FinishedSpan;
+
+/// The most bytes of requests that wait for the loop.
+const WAITING_BYTES: usize = 4 << 20;
+/// The most weight of spans in a request: as JSON it is up to three times as long, and a line may have 4 MiB.
+const REQUEST_WEIGHT: usize = 256 << 10;
+
+/// A request on its way to the echo.
+#[derive(Debug)]
+pub struct HostRequest {
+    otlp: wire::Otlp,
+    items: u64,
+    counts: Arc<Counts>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl HostRequest {
+    /// The line's data. Whoever takes it writes it, which is all that can be known of its delivery here.
+    #[must_use]
+    pub fn into_line(self) -> wire::Otlp {
+        self.counts.exported(self.items);
+        self.otlp
+    }
+}
+
+/// The near end of the way to the loop.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// Bounded by `room`: each request carries its permit.
+    requests: mpsc::UnboundedSender<HostRequest>,
+    room: Arc<Semaphore>,
+    counts: SignalCounts,
+    resource: ResourceAttributesWithSchema,
+}
+
+impl Host {
+    pub(super) fn new(
+        resource: &Resource,
+        counts: SignalCounts,
+    ) -> (Self, mpsc::UnboundedReceiver<HostRequest>) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let host = Self {
+            requests,
+            room: Arc::new(Semaphore::new(WAITING_BYTES)),
+            counts,
+            resource: resource.into(),
+        };
+        (host, receiver)
+    }
+
+    /// Says from now on that the telemetry is somebody else's.
+    pub(super) fn identify(&mut self, resource: &Resource) {
+        self.resource = resource.into();
+    }
+
+    pub(super) fn spans(&self, spans: &[FinishedSpan], trace: &TraceFacts) {
+        let mut rest = spans;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest));
+            rest = later;
+            let spans = now.iter().cloned().map(|span| span_data(span, trace));
+            let resource_spans = group_spans_by_resource_and_scope(spans.collect(), &self.resource);
+            let request = ExportTraceServiceRequest { resource_spans };
+            self.send("traces", &request, now.len() as u64, &self.counts.spans);
+        }
+    }
+
+    pub(super) fn logs(&self, records: &Records) {
+        for pairs in records.pairs().chunks(64) {
+            let resource_logs =
+                group_logs_by_resource_and_scope(&LogBatch::new(pairs), &self.resource);
+            let request = ExportLogsServiceRequest { resource_logs };
+            self.send("logs", &request, pairs.len() as u64, &self.counts.logs);
+        }
+    }
+
+    pub(super) fn metrics(&self, metrics: &ResourceMetrics) {
+        let request = ExportMetricsServiceRequest::from(metrics);
+        self.send("metrics", &request, points(metrics), &self.counts.metrics);
+    }
+
+    fn send(&self, signal: &str, request: &impl Serialize, items: u64, counts: &Arc<Counts>) {
+        let request = match serde_json::to_value(request) {
+            Ok(request) => request,
+            Err(error) => return counts.dropped(items, &format!("failed to encode: {error}")),
+        };
+        let size = u32::try_from(request.to_string().len()).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(size) else {
+            return counts.dropped(items, "the echo does not keep up");
+        };
+        let request = HostRequest {
+            otlp: wire::Otlp {
+                signal: signal.to_owned(),
+                request,
+            },
+            items,
+            counts: Arc::clone(counts),
+            _room: room,
+        };
+        if self.requests.send(request).is_err() {
+            counts.dropped(items, "nobody writes lines any more");
+        }
+    }
+}
+
+/// How many of the first spans fit into a request; at least one.
+fn fitting(spans: &[FinishedSpan]) -> usize {
+    let mut sum = 0;
+    let fits = spans.iter().take_while(|span| {
+        sum += weight(span);
+        sum <= REQUEST_WEIGHT
+    });
+    fits.count().max(1)
+}

@@ -1,0 +1,83 @@
+//! The destination `host`: telemetry as lines of the echo, for a sandbox without a way out.
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+
+use crate::supervised::{fault, sh};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_host_that_is_to_export_gets_every_span_as_otlp_before_the_last_line() {
+    let run = fault("--events 300 --tool 0.1 --result")
+        .env("OTEL_EXPORTERS", "host")
+        .run();
+    let transcript = run.transcript();
+    let requests: Vec<ExportTraceServiceRequest> = transcript
+        .all("sandtrace.otlp")
+        .into_iter()
+        .filter(|data| data["signal"] == "traces")
+        .map(|data| serde_json::from_value(data["request"].clone()).unwrap())
+        .collect();
+    let spans = requests
+        .into_iter()
+        .flat_map(|request| request.resource_spans);
+    let spans = spans
+        .flat_map(|resource| resource.scope_spans)
+        .flat_map(|scope| scope.spans);
+    let mut sent: Vec<_> = spans.map(|span| hex(&span.span_id)).collect();
+    sent.sort();
+    let mut ended: Vec<_> = transcript
+        .all("sandtrace.span.ended")
+        .into_iter()
+        .map(|data| data["span_id"].as_str().unwrap().to_owned())
+        .collect();
+    ended.sort();
+    assert_eq!(sent, ended);
+    let telemetry = &transcript.finished()["telemetry"];
+    let host = telemetry["destinations"].as_array().unwrap();
+    let host = host.iter().find(|row| row["name"] == "host").unwrap();
+    assert_eq!(host["exported"], ended.len(), "{host}");
+    run.assert_sound();
+}
+
+#[test]
+fn a_host_that_is_to_export_hears_of_the_run_while_it_runs() {
+    let running = sh("until [ -e \"$DIR/go\" ]; do sleep 0.05; done")
+        .env("OTEL_EXPORTERS", "host")
+        .start();
+    let line = running.line("the log record of the start", |line| {
+        line["type"] == "sandtrace.otlp" && line["data"]["signal"] == "logs"
+    });
+    let request: ExportLogsServiceRequest =
+        serde_json::from_value(line["data"]["request"].clone()).unwrap();
+    let record = &request.resource_logs[0].scope_logs[0].log_records[0];
+    assert_eq!(record.event_name, "sandtrace.run.started");
+    assert_eq!(hex(&record.trace_id), line["sandtrace"]["trace_id"]);
+    std::fs::write(running.directory().join("go"), "").unwrap();
+    running.wait().assert_sound();
+}
+
+#[test]
+fn a_caller_that_does_not_sample_gets_no_spans_by_the_host_either() {
+    let run = fault("--events 3")
+        .env("OTEL_EXPORTERS", "host")
+        .env(
+            "TRACEPARENT",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        )
+        .run();
+    let transcript = run.transcript();
+    let signals: Vec<_> = transcript
+        .all("sandtrace.otlp")
+        .into_iter()
+        .map(|data| data["signal"].as_str().unwrap())
+        .collect();
+    assert!(
+        !signals.is_empty() && !signals.contains(&"traces"),
+        "{signals:?}"
+    );
+    run.assert_sound();
+}
