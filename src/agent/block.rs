@@ -70,6 +70,7 @@ pub(super) fn block<'a>(kind: Kind<'a>, fields: &Block<'a>) -> Content<'a> {
         Kind::Text => Content::Text(fields.text.text_or_empty()),
         Kind::Thinking => Content::Thinking {
             chars: fields.thinking.char_count(),
+            json: fields.thinking.raw(),
         },
         Kind::ToolUse => {
             let input: Input<'_> = fields.input.fields();
@@ -94,7 +95,7 @@ pub(super) fn tool_result<'a>(fields: &Block<'a>) -> ToolResult<'a> {
         tool_use_id: fields.tool_use_id.text_or_empty(),
         is_error: fields.is_error.is_true(),
         text: result_text(fields.content),
-        content_bytes: fields.content.raw().len(),
+        content: fields.content.raw(),
         ..ToolResult::default()
     }
 }

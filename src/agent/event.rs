@@ -100,6 +100,8 @@ pub enum Block<'a> {
     Text(Text<'a>),
     Thinking {
         chars: usize,
+        /// The text as the JSON string it stands in, `""` if there is none.
+        json: &'a str,
     },
     ToolUse(ToolUse<'a>),
     /// `redacted_thinking`, `server_tool_use`, `web_search_tool_result`, tomorrow's kinds.
@@ -142,8 +144,8 @@ pub struct ToolResult<'a> {
     pub is_error: bool,
     /// The first 400 characters of the text, enough to classify a failure.
     pub text: Text<'a>,
-    /// Bytes of the raw `content`.
-    pub content_bytes: usize,
+    /// The raw JSON of `content`, `""` if there is none.
+    pub content: &'a str,
     /// `tool_result_meta[].permission_decision` (CLI wire only).
     pub decision: Option<Decision>,
     /// `permission_decision.source`, for instance `config`, `user_temporary`, `hook`.

@@ -13,6 +13,7 @@ use super::values::{
     variable_name,
 };
 
+use crate::telemetry::MessagePlace;
 use crate::time::UnixNanos;
 
 pub use crate::session::{Capture, ProbePolicy, SurvivorPolicy};
@@ -42,6 +43,8 @@ pub struct RunConfig {
     pub flush_timeout: Duration,
     pub echo: EchoMode,
     pub capture: Capture,
+    /// Where whole messages go, if they are captured.
+    pub messages: MessagePlace,
     /// `None` for no samples.
     pub sample_interval: Option<Duration>,
     pub journal: Journal,
@@ -117,6 +120,8 @@ impl Journal {
 pub enum Notice {
     /// Neither HOME nor XDG_STATE_HOME is an absolute path.
     NoHome,
+    /// [`CONTENT_VARIABLE`] has a value that it cannot have.
+    CaptureUnclear,
 }
 
 impl Notice {
@@ -125,6 +130,7 @@ impl Notice {
     pub fn code(self) -> &'static str {
         match self {
             Self::NoHome => "no_home",
+            Self::CaptureUnclear => "capture_unclear",
         }
     }
 }
@@ -136,6 +142,10 @@ impl fmt::Display for Notice {
                 f,
                 "neither HOME nor XDG_STATE_HOME is an absolute path, so the journal is in {}",
                 homeless_journal().display()
+            ),
+            Self::CaptureUnclear => write!(
+                f,
+                "{CONTENT_VARIABLE} is none of NO_CONTENT, SPAN_ONLY, EVENT_ONLY and SPAN_AND_EVENT, so the default holds"
             ),
         }
     }
@@ -198,7 +208,12 @@ pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliE
                 &flags.capture,
                 capture,
             )?
-            .unwrap_or(Capture::Preview),
+            .unwrap_or_else(|| {
+                let wanted = wanted_content(&settings, &mut notices);
+                wanted.map_or(Capture::Preview, |(capture, _)| capture)
+            }),
+        messages: wanted_content(&settings, &mut Vec::new())
+            .map_or_else(MessagePlace::default, |(_, place)| place),
         sample_interval: from
             .read(
                 name("--sample-interval", "SANDTRACE_SAMPLE_INTERVAL"),
@@ -274,6 +289,29 @@ fn kept_run(
     let journal = Source { settings }.journal(journal, &mut Vec::new())?;
     let run = run.filter(|run| !run.is_empty());
     Ok((run.ok_or(UsageError::NoRun { subcommand })?, journal))
+}
+
+/// How OpenTelemetry's GenAI instrumentations are told what content to capture.
+const CONTENT_VARIABLE: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+
+/// What [`CONTENT_VARIABLE`] asks for; `None` if it says nothing. It is often meant for the agent's own telemetry, so
+/// that a bad value is no reason to stop (`reference/observability.md` §8).
+fn wanted_content(
+    settings: &Settings,
+    notices: &mut Vec<Notice>,
+) -> Option<(Capture, MessagePlace)> {
+    let value = settings.get(CONTENT_VARIABLE)?.trim().to_ascii_lowercase();
+    match value.as_str() {
+        "no_content" | "false" => Some((Capture::None, MessagePlace::Spans)),
+        // The older boolean means the span.
+        "span_only" | "true" => Some((Capture::Full, MessagePlace::Spans)),
+        "event_only" => Some((Capture::Full, MessagePlace::Events)),
+        "span_and_event" => Some((Capture::Full, MessagePlace::Both)),
+        _ => {
+            notices.push(Notice::CaptureUnclear);
+            None
+        }
+    }
 }
 
 /// Looks options up below the flags.

@@ -11,10 +11,11 @@ use super::api_error::ApiError;
 use super::id::SpanKey;
 use super::lane::{Chat, Detail};
 use super::ledger::{Call, Output, Thread, table_source, total_input};
+use super::messages::Messages;
 use super::semconv::{event, key, span as span_name, value};
 use super::span::SpanEvent;
-use super::tree::{Closing, Draft, SpanChanges};
-use super::{Session, int, millis};
+use super::tree::{Closing, Draft, OpenSpan, SpanChanges};
+use super::{Capture, Session, int, millis};
 use crate::agent::event::{ApiRetry, Assistant, Block, RateLimit, StreamEvent, StreamKind, Usage};
 use crate::time::{Now, UnixNanos};
 
@@ -138,14 +139,17 @@ impl Session {
                 }
             }
             for block in &line.blocks {
+                if capture == Capture::Full {
+                    chat.said.block(block);
+                }
                 match block {
                     Block::Text(text) => {
                         is_answer = true;
                         if chat.answer.is_none() {
-                            chat.answer = capture.clip(text);
+                            chat.answer = capture.content(key::ANSWER_PREVIEW, text);
                         }
                     }
-                    Block::Thinking { chars } => chat.thinking_chars += chars,
+                    Block::Thinking { chars, .. } => chat.thinking_chars += chars,
                     Block::ToolUse(_) | Block::Other { .. } => {}
                 }
             }
@@ -299,6 +303,8 @@ impl Session {
             first_token: None,
             thinking_chars: 0,
             answer: None,
+            heard: state.heard.take(),
+            said: Messages::default(),
             retries: retry_count,
             broken: None,
             booked: false,
@@ -327,7 +333,7 @@ impl Session {
         if broke_off && closing == Closing::Finished {
             chat.broken.get_or_insert_with(|| value::OTHER.to_owned());
         }
-        self.settle_chat(&chat);
+        self.settle_chat(&mut chat);
         if chat.call.model.is_some() && !chat.booked {
             self.ledger.book(&chat.call, Thread::of(lane));
             if lane.is_none() {
@@ -359,7 +365,7 @@ impl Session {
     }
 
     /// Writes what is known of a call onto its span.
-    fn settle_chat(&mut self, chat: &Chat) {
+    fn settle_chat(&mut self, chat: &mut Chat) {
         let Some(span) = self.tree.get_mut(chat.span_id) else {
             return;
         };
@@ -391,7 +397,14 @@ impl Session {
         if chat.retries > 0 {
             span.set(key::RETRIES, int(chat.retries));
         }
-        span.set_opt(key::ANSWER_PREVIEW, chat.answer.clone());
+        span.add(chat.answer.take());
+        span.add(chat.heard.take().content(key::GEN_AI_INPUT_MESSAGES, None));
+        let reason = finish_reason(span);
+        span.add(
+            chat.said
+                .take()
+                .content(key::GEN_AI_OUTPUT_MESSAGES, reason.as_deref()),
+        );
         if let (Some(error), Output::Placeholder) = (&chat.broken, chat.call.output) {
             span.fail(error.clone(), "the answer broke off before its end");
         }
@@ -540,6 +553,15 @@ impl Session {
         );
     }
 
+    /// Notes what the next request of a lane tells the model, where whole messages are wanted.
+    pub(super) fn hear(&mut self, lane: Option<&str>, note: impl FnOnce(&mut Messages)) {
+        if self.config.capture == Capture::Full
+            && let Some(lane) = self.lanes.existing(lane)
+        {
+            note(&mut lane.heard);
+        }
+    }
+
     /// The moment that bounds the next request of a lane.
     pub(super) fn touch_lane(&mut self, lane: Option<&str>, at: UnixNanos) {
         if let Some(lane) = self.lanes.existing(lane) {
@@ -579,5 +601,16 @@ fn merged(start: Usage, delta: Usage) -> Usage {
             .max(delta.cache_creation_input_tokens),
         cache_creation_5m: delta.cache_creation_5m.or(start.cache_creation_5m),
         cache_creation_1h: delta.cache_creation_1h.or(start.cache_creation_1h),
+    }
+}
+
+/// As the API said it, if it has.
+fn finish_reason(span: &OpenSpan) -> Option<String> {
+    let mut attributes = span.attributes.iter();
+    let (_, reasons) =
+        attributes.find(|(known, _)| known.as_str() == key::GEN_AI_FINISH_REASONS)?;
+    match reasons {
+        Value::Array(Array::String(reasons)) => reasons.first().map(ToString::to_string),
+        _ => None,
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use opentelemetry::trace::SpanId;
 
 use super::ledger::Call;
-use super::span::SpanEvent;
+use super::messages::Messages;
+use super::span::{Content, SpanEvent};
 use crate::time::UnixNanos;
 
 /// Retries kept for a call that has not begun; a call has no more attempts than that.
@@ -21,6 +22,8 @@ pub(super) struct Lane {
     pub(super) chat: Option<Chat>,
     /// Retries of a request whose answer has not begun.
     retries: Vec<SpanEvent>,
+    /// What the model is told with the next request.
+    pub(super) heard: Messages,
     /// Chats without a message id are numbered.
     pub(super) unnamed: u64,
 }
@@ -63,7 +66,10 @@ pub(super) struct Chat {
     pub(super) requested: UnixNanos,
     pub(super) first_token: Option<UnixNanos>,
     pub(super) thinking_chars: usize,
-    pub(super) answer: Option<String>,
+    pub(super) answer: Option<Content>,
+    /// What the model was told since its last answer, and what it answered.
+    pub(super) heard: Messages,
+    pub(super) said: Messages,
     pub(super) retries: u64,
     /// What broke the stream, when a retry came in the middle of it.
     pub(super) broken: Option<String>,

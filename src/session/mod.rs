@@ -25,6 +25,7 @@ mod lane;
 mod ledger;
 mod life;
 mod memory;
+mod messages;
 mod network;
 pub mod price;
 mod rate_limit;

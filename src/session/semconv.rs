@@ -34,6 +34,8 @@ pub mod event {
     pub const RUN_STARTED: &str = "sandtrace.run.started";
     pub const AGENT_EXITED: &str = "sandtrace.agent.exited";
     pub const WARNING: &str = "sandtrace.warning";
+    /// What a call of the model was told and answered.
+    pub const INFERENCE_DETAILS: &str = "gen_ai.client.inference.operation.details";
     /// A line of the agent's stderr.
     pub const STDERR: &str = "sandtrace.stderr";
 }
@@ -64,6 +66,10 @@ pub mod key {
     pub const GEN_AI_TOOL_CALL_ID: &str = "gen_ai.tool.call.id";
     pub const GEN_AI_TOOL_TYPE: &str = "gen_ai.tool.type";
     pub const GEN_AI_TOOL_ARGUMENTS: &str = "gen_ai.tool.call.arguments";
+    pub const GEN_AI_TOOL_RESULT: &str = "gen_ai.tool.call.result";
+    /// What the model was told since its last answer, and what it answered: JSON by the conventions' schema.
+    pub const GEN_AI_INPUT_MESSAGES: &str = "gen_ai.input.messages";
+    pub const GEN_AI_OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
 
     pub const PROCESS_PID: &str = "process.pid";
     pub const PROCESS_EXECUTABLE_NAME: &str = "process.executable.name";

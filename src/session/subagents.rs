@@ -130,25 +130,23 @@ impl Session {
         let span_id = self.id(SpanKey::Subagent, &[tool_use_id]);
         // The model chose the word, so it is as long as the model likes.
         let kind = clipped(subagent_type.unwrap_or("subagent"));
-        let mut attributes: Vec<(&'static str, Value)> = vec![
+        let attributes: Vec<(&'static str, Value)> = vec![
             (key::GEN_AI_OPERATION, span_name::INVOKE_AGENT.into()),
             (key::GEN_AI_AGENT_NAME, kind.to_owned().into()),
             (key::PARENT_TOOL_CALL_ID, tool_use_id.to_owned().into()),
         ];
-        let description = description.and_then(|text| self.config.capture.clip(text));
-        attributes.extend(description.map(|text| (key::SUBAGENT_DESCRIPTION, text.into())));
         let name: Cow<'static, str> = format!("{} {kind}", span_name::INVOKE_AGENT).into();
-        self.tree.open(
-            Draft {
-                span_id,
-                parent,
-                name,
-                kind: SpanKind::Internal,
-                start: now.wall,
-                attributes,
-            },
-            changes,
-        )?;
+        let draft = Draft {
+            span_id,
+            parent,
+            name,
+            kind: SpanKind::Internal,
+            start: now.wall,
+            attributes,
+        };
+        let capture = self.config.capture;
+        let span = self.tree.open(draft, changes)?;
+        span.add(description.and_then(|text| capture.content(key::SUBAGENT_DESCRIPTION, text)));
         self.counts.subagents += 1;
         self.tools.subagents.insert(
             tool_use_id.to_owned(),
@@ -290,14 +288,11 @@ impl Session {
         let Some(subagent) = self.tools.subagents.get(lane) else {
             return;
         };
-        let (span_id, preview) = (subagent.span_id, self.config.capture.clip(text));
-        if let Some(span) = self.tree.get_mut(span_id)
-            && !span
-                .attributes
-                .iter()
-                .any(|(known, _)| known.as_str() == key::PROMPT_PREVIEW)
+        let capture = self.config.capture;
+        if let Some(span) = self.tree.get_mut(subagent.span_id)
+            && !span.has_content(key::PROMPT_PREVIEW)
         {
-            span.set_opt(key::PROMPT_PREVIEW, preview);
+            span.add(capture.content(key::PROMPT_PREVIEW, text));
         }
     }
 }

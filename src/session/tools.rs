@@ -7,6 +7,7 @@ use opentelemetry::trace::{SpanId, SpanKind};
 use opentelemetry::{Array, StringValue, Value};
 
 use super::id::SpanKey;
+use super::messages::{Role, document};
 use super::semconv::{key, span as span_name, value};
 use super::subagents::Subagent;
 use super::tree::{Closing, Draft, SpanChanges};
@@ -135,14 +136,6 @@ impl Session {
             attributes.push((key::GEN_AI_TOOL_CALL_ID, call_id.clone().into()));
         }
         attributes.extend(mcp_server.map(|server| (key::MCP_SERVER, server.into())));
-        if self.config.capture == Capture::Full {
-            attributes.extend(
-                self.config
-                    .capture
-                    .clip(tool.input)
-                    .map(|input| (key::GEN_AI_TOOL_ARGUMENTS, input.into())),
-            );
-        }
         let name = format!("{} {}", span_name::EXECUTE_TOOL, clipped(&tool.name));
         let draft = Draft {
             span_id,
@@ -152,7 +145,10 @@ impl Session {
             start: now.wall,
             attributes,
         };
-        self.tree.open(draft, changes)?;
+        let span = self.tree.open(draft, changes)?;
+        if self.config.capture == Capture::Full {
+            span.add(document(key::GEN_AI_TOOL_ARGUMENTS, tool.input));
+        }
         self.counts.tools += 1;
         self.count_call(now, lane, clipped(&tool.name), tool.input);
         self.mark_active(lane);
@@ -207,6 +203,14 @@ impl Session {
         if let (Some(lane), Some(text)) = (lane, &user.text) {
             self.preview_prompt(lane, text);
         }
+        self.hear(lane, |heard| {
+            for result in &user.results {
+                heard.result(result);
+            }
+            if let Some(text) = &user.text {
+                heard.text(Role::User, text);
+            }
+        });
         self.touch_lane(lane, now.wall);
         if !user.results.is_empty() && !self.tools.any_in_lane(lane) {
             self.end_block_chat(lane, changes);
@@ -257,11 +261,15 @@ impl Session {
             result.decision_source.as_deref(),
             changes,
         );
+        let capture = self.config.capture;
         let killed = (result.is_error && !denied)
             .then(|| self.memory.blame_for_tool(since, &result.text))
             .flatten();
         if let Some(span) = self.tree.get_mut(span_id) {
-            span.set(key::TOOL_OUTPUT_BYTES, int(result.content_bytes as u64));
+            if capture == Capture::Full {
+                span.add(document(key::GEN_AI_TOOL_RESULT, result.content));
+            }
+            span.set(key::TOOL_OUTPUT_BYTES, int(result.content.len() as u64));
             if let Some((message, facts)) = killed {
                 span.fail(value::TOOL_OOM, message);
                 let facts = facts.into_iter().map(StringValue::from).collect();

@@ -11,7 +11,9 @@ use opentelemetry::{Key, Value};
 
 use super::id::forked_span_id;
 use super::semconv::{key, value};
-use super::span::{Attribute, FinishedSpan, SpanEvent, SpanLink, SpanStatus, TraceContext};
+use super::span::{
+    Attribute, Content, FinishedSpan, SpanEvent, SpanLink, SpanStatus, TraceContext,
+};
 use crate::time::UnixNanos;
 
 /// How many closed span ids are remembered, so that a late line cannot open one of them again.
@@ -49,6 +51,7 @@ pub(super) struct OpenSpan {
     pub(super) status: SpanStatus,
     pub(super) attributes: Vec<Attribute>,
     pub(super) events: Vec<SpanEvent>,
+    content: Vec<Content>,
     dropped_events: u32,
     attachment: Attachment,
     /// The latest end of a child that was awaited.
@@ -73,6 +76,17 @@ impl OpenSpan {
         if let Some(value) = value {
             self.set(key, value);
         }
+    }
+
+    /// Adds what somebody wrote, replacing what stood under its key.
+    pub(super) fn add(&mut self, content: Option<Content>) {
+        let Some(content) = content else { return };
+        self.content.retain(|known| known.key != content.key);
+        self.content.push(content);
+    }
+
+    pub(super) fn has_content(&self, key: &str) -> bool {
+        self.content.iter().any(|content| content.key == key)
     }
 
     /// Records an event, up to the limit of the OpenTelemetry SDK.
@@ -185,6 +199,7 @@ impl SpanTree {
             status: SpanStatus::Unset,
             attributes: Vec::new(),
             events: Vec::new(),
+            content: Vec::new(),
             dropped_events: 0,
             attachment: Attachment::Awaited,
             children_end: start,
@@ -221,6 +236,7 @@ impl SpanTree {
                 .map(|(key, value)| (Key::from_static_str(key), value))
                 .collect(),
             events: Vec::new(),
+            content: Vec::new(),
             dropped_events: 0,
             attachment: Attachment::Awaited,
             children_end: start,
@@ -360,7 +376,6 @@ impl SpanTree {
         }
         let is_root = id == self.root;
         changes.closed.push(FinishedSpan {
-            content: Vec::new(),
             trace_id: self.context.trace_id,
             span_id: self.told(id),
             parent_span_id: self.told_parent(&span),
@@ -372,6 +387,7 @@ impl SpanTree {
             status: span.status,
             attributes: span.attributes,
             events: span.events,
+            content: span.content,
             dropped_events: span.dropped_events,
             link: self
                 .fork

@@ -8,8 +8,9 @@ use super::exception::StderrTail;
 use super::failure::{Intent, LastResult, by_result};
 use super::id::SpanKey;
 use super::ledger::TurnCalls;
+use super::messages::Role;
 use super::semconv::{key, span as span_name, value};
-use super::span::SpanEvent;
+use super::span::{Content, SpanEvent};
 use super::tree::{Closing, Draft, SpanChanges};
 use super::{Session, clipped, int, millis};
 use crate::agent::event::{Block, CompactBoundary, Hook, Init, ResultMessage, Status};
@@ -27,7 +28,7 @@ pub(super) struct Turn {
     pub(super) active: bool,
     /// The next turn began before this one's result came.
     superseded: Option<UnixNanos>,
-    answer: Option<String>,
+    answer: Option<Content>,
     /// The session that its `init` named.
     session: Option<String>,
     /// A result came after its last line: nothing of it is known to be missing.
@@ -152,9 +153,11 @@ impl Session {
         changes: &mut SpanChanges,
     ) -> SpanId {
         let span_id = self.ensure_turn(now, changes);
-        let preview = prompt.and_then(|prompt| self.config.capture.clip(prompt));
+        let Some(prompt) = prompt else { return span_id };
+        self.hear(None, |heard| heard.text(Role::User, prompt));
+        let capture = self.config.capture;
         if let Some(span) = self.tree.get_mut(span_id) {
-            span.set_opt(key::PROMPT_PREVIEW, preview);
+            span.add(capture.content(key::PROMPT_PREVIEW, prompt));
         }
         span_id
     }
@@ -164,7 +167,8 @@ impl Session {
             Block::Text(text) => Some(text),
             _ => None,
         });
-        let answer = text.and_then(|text| self.config.capture.clip(text));
+        let capture = self.config.capture;
+        let answer = text.and_then(|text| capture.content(key::ANSWER_PREVIEW, text));
         if let (Some(turn), Some(answer)) = (self.turns.back_mut(), answer) {
             turn.answer = Some(answer);
         }
@@ -228,7 +232,7 @@ impl Session {
                 key::TURN_ORIGIN,
                 result.origin.as_deref().map(str::to_owned),
             );
-            span.set_opt(key::ANSWER_PREVIEW, turn.answer);
+            span.add(turn.answer);
             if let Some(cost) = cost {
                 span.set(key::COST_USD, cost.usd);
                 span.set(key::COST_SOURCE, cost.source);

@@ -100,6 +100,7 @@ impl Prepared {
             batching: telemetry::batching(&lookup)?,
             sampled: context.sampled,
             trace_state: context.trace_state.clone(),
+            messages: config.messages,
             ..TelemetryConfig::default()
         };
         let journal = match open_journal(config, &run_id)? {

@@ -27,6 +27,7 @@ use super::encode::{EncodeError, Encoder};
 use super::file::JournalFiles;
 use super::host::Host;
 use super::logs::{LogEntry, Records};
+use super::messages::MessagePlace;
 use super::metrics::{Metrics, points};
 use super::queue::{Parcel, Queue};
 use super::redaction::Redactor;
@@ -155,6 +156,7 @@ pub(super) struct Export {
     pub(super) trace: TraceFacts,
     /// Spans go nowhere but into the journal.
     pub(super) unsampled: bool,
+    pub(super) messages_in: MessagePlace,
     pub(super) redactor: Arc<Redactor>,
     pub(super) metrics: Metrics,
     pub(super) sinks: Vec<Sink>,
@@ -184,11 +186,17 @@ impl<T> Default for Batch<T> {
 }
 
 impl<T> Batch<T> {
-    fn push(&mut self, item: T, weight: usize, permit: OwnedSemaphorePermit, delay: Duration) {
+    fn push(
+        &mut self,
+        item: T,
+        weight: usize,
+        permit: Option<OwnedSemaphorePermit>,
+        delay: Duration,
+    ) {
         self.weight += weight;
         self.due.get_or_insert_with(|| Instant::now() + delay);
         self.items.push(item);
-        self.permits.push(permit);
+        self.permits.extend(permit);
     }
 }
 
@@ -215,8 +223,17 @@ impl Export {
                 }
             };
             match message {
-                Some(Message::Span(span, permit)) => self.admit_span(&mut spans, *span, permit),
-                Some(Message::Log(log, permit)) => self.admit_log(&mut logs, *log, permit),
+                Some(Message::Span(span, permit)) => {
+                    let details = self.admit_span(&mut spans, *span, permit);
+                    if let Some(entry) = details {
+                        self.admit_log(&mut logs, entry, None);
+                    }
+                }
+                Some(Message::Log(mut log, permit)) => {
+                    self.redactor.log(&mut log);
+                    log.clip();
+                    self.admit_log(&mut logs, *log, Some(permit));
+                }
                 Some(Message::Resources(resources)) => self.metrics.resources(&resources),
                 Some(Message::Flush) => {
                     self.emit_spans(&mut spans);
@@ -245,27 +262,27 @@ impl Export {
         batch: &mut Batch<FinishedSpan>,
         mut span: FinishedSpan,
         permit: OwnedSemaphorePermit,
-    ) {
+    ) -> Option<LogEntry> {
         self.redactor.span(&mut span);
+        let details = self.messages_in.place(&mut span);
         self.metrics.span(&span);
         let weight = weight(&span);
         if batch.weight + weight > self.batch_weight {
             self.emit_spans(batch);
         }
-        batch.push(span, weight, permit, self.batching.delay);
+        batch.push(span, weight, Some(permit), self.batching.delay);
         if batch.items.len() >= self.batching.max_spans {
             self.emit_spans(batch);
         }
+        details
     }
 
     fn admit_log(
         &mut self,
         batch: &mut Batch<LogEntry>,
-        mut log: LogEntry,
-        permit: OwnedSemaphorePermit,
+        log: LogEntry,
+        permit: Option<OwnedSemaphorePermit>,
     ) {
-        self.redactor.log(&mut log);
-        log.clip();
         let weight = log.weight();
         if batch.weight + weight > self.batch_weight {
             self.emit_logs(batch);

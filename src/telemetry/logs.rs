@@ -5,9 +5,11 @@ use std::time::SystemTime;
 
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
 use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
-use opentelemetry::{InstrumentationScope, Value};
+use opentelemetry::{InstrumentationScope, Key, Value};
 use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
+use serde_json::Value as Json;
 
+use super::messages::is_structured;
 use super::span_data::{SCOPE, attributes_weight};
 use crate::session::Attribute;
 use crate::time::UnixNanos;
@@ -72,12 +74,41 @@ fn record(entry: LogEntry, flags: TraceFlags) -> SdkLogRecord {
     record.set_severity_number(entry.severity);
     record.set_severity_text(entry.severity.name());
     record.set_event_name(entry.event);
-    record.set_body(AnyValue::from(entry.body));
+    if !entry.body.is_empty() {
+        record.set_body(AnyValue::from(entry.body));
+    }
     for (key, value) in entry.attributes {
-        record.add_attribute(key, any_value(value));
+        let structured = is_structured(key.as_str())
+            .then(|| serde_json::from_str(&value.as_str()).ok())
+            .flatten();
+        match structured {
+            Some(json) => record.add_attribute(key, structure(json)),
+            None => record.add_attribute(key, any_value(value)),
+        }
     }
     record.set_trace_context(entry.trace_id, entry.span_id, Some(flags));
     record
+}
+
+fn structure(json: Json) -> AnyValue {
+    match json {
+        Json::Null => AnyValue::String("".into()),
+        Json::Bool(value) => value.into(),
+        Json::Number(number) => match number.as_i64() {
+            Some(value) => value.into(),
+            None => number.as_f64().unwrap_or_default().into(),
+        },
+        Json::String(text) => text.into(),
+        Json::Array(values) => {
+            let values = values.into_iter().map(structure);
+            AnyValue::ListAny(Box::new(values.collect()))
+        }
+        Json::Object(members) => {
+            let members = members.into_iter();
+            let members = members.map(|(name, value)| (Key::from(name), structure(value)));
+            AnyValue::Map(Box::new(members.collect()))
+        }
+    }
 }
 
 fn any_value(value: Value) -> AnyValue {

@@ -24,6 +24,7 @@ mod export;
 mod file;
 mod host;
 mod logs;
+mod messages;
 mod metrics;
 mod queue;
 pub mod redaction;
@@ -69,6 +70,7 @@ pub use self::destination::{
 pub use self::file::{JournalFile, JournalPaths};
 pub use self::host::HostRequest;
 pub use self::logs::LogEntry;
+pub use self::messages::MessagePlace;
 pub use self::redaction::Redactor;
 pub use self::sampling::Sampling;
 pub use self::variables::{DestinationError, batching};
@@ -112,6 +114,8 @@ pub struct TelemetryConfig {
     pub batching: Batching,
     /// How often metrics are told.
     pub metric_interval: Duration,
+    /// Where whole messages go, if they are captured.
+    pub messages: MessagePlace,
     /// What never leaves the sandbox.
     pub redactor: Arc<Redactor>,
 }
@@ -127,6 +131,7 @@ impl Default for TelemetryConfig {
             trace_state: String::new(),
             batching: Batching::default(),
             metric_interval: METRIC_INTERVAL,
+            messages: MessagePlace::default(),
             redactor: Arc::default(),
         }
     }
@@ -225,6 +230,7 @@ impl Telemetry {
             batch_weight,
             metric_interval: config.metric_interval,
             unsampled: !config.sampled,
+            messages_in: config.messages,
             redactor: config.redactor,
             metrics: Metrics::new(&resource),
             trace: TraceFacts {

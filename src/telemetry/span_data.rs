@@ -126,7 +126,7 @@ fn value_weight(value: &Value) -> usize {
 pub(super) const JSON_FACTOR: usize = 3;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::borrow::Cow;
     use std::str::FromStr;
 
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::time::UnixNanos;
 
-    fn span(attributes: Vec<Attribute>) -> FinishedSpan {
+    pub(in crate::telemetry) fn a_span(attributes: Vec<Attribute>) -> FinishedSpan {
         FinishedSpan {
             trace_id: TraceId::from(7),
             span_id: SpanId::from(8),
@@ -168,7 +168,7 @@ mod tests {
             flags: TraceFlags::SAMPLED,
             state: TraceState::from_str("a=1").unwrap(),
         };
-        let encoded = Span::from(span_data(span(vec![("k".into(), "v".into())]), &trace));
+        let encoded = Span::from(span_data(a_span(vec![("k".into(), "v".into())]), &trace));
         assert_eq!(encoded.trace_id, TraceId::from(7).to_bytes());
         assert_eq!(encoded.span_id, SpanId::from(8).to_bytes());
         assert_eq!(encoded.parent_span_id, SpanId::from(9).to_bytes());
@@ -190,7 +190,7 @@ mod tests {
         let root = FinishedSpan {
             parent_span_id: None,
             parent_is_remote: false,
-            ..span(vec![])
+            ..a_span(vec![])
         };
         let encoded = Span::from(span_data(root, &TraceFacts::default()));
         assert!(encoded.parent_span_id.is_empty());
@@ -213,7 +213,7 @@ mod tests {
             .into_iter()
             .map(|value| ("some.key".into(), value))
             .collect();
-        for span in [span(attributes), span(vec![])] {
+        for span in [a_span(attributes), a_span(vec![])] {
             let weight = weight(&span);
             let encoded = Span::from(span_data(span, &TraceFacts::default()));
             // A few bytes more for the tag and length of the span within its request.

@@ -1,8 +1,10 @@
 //! What no recording shows: signals, deadlines, drains, and streams of our own making.
 
 use sandtrace_client::Outcome;
+use serde_json::json;
 
 use super::*;
+use crate::session::span::ContentForm;
 
 const TERM: i32 = nix::libc::SIGTERM;
 const KILL: i32 = nix::libc::SIGKILL;
@@ -364,8 +366,8 @@ fn the_boilerplates_events_make_a_tree_too() {
         chat 90..120
     ");
     let turn = replay.span("invoke_agent claude");
-    assert_eq!(attribute(turn, key::PROMPT_PREVIEW), Some(&"do it".into()));
-    assert_eq!(attribute(turn, key::ANSWER_PREVIEW), Some(&"Done.".into()));
+    assert_eq!(content(turn, key::PROMPT_PREVIEW), Some("do it"));
+    assert_eq!(content(turn, key::ANSWER_PREVIEW), Some("Done."));
 }
 
 #[test]
@@ -417,8 +419,8 @@ fn previews_have_a_hundred_characters_and_none_has_none() {
     );
     for (capture, expected) in [
         (Capture::None, None),
-        (Capture::Preview, Some(100)),
-        (Capture::Full, Some(500)),
+        (Capture::Preview, Some((500, 100))),
+        (Capture::Full, Some((500, 32 << 10))),
     ] {
         let mut replay = Replay::new(SessionConfig {
             capture,
@@ -427,8 +429,77 @@ fn previews_have_a_hundred_characters_and_none_has_none() {
         replay.line(10, &line);
         replay.exit(50, Termination::Exited(0));
         let chat = replay.span("chat claude-opus-5-5");
-        let kept = attribute(chat, key::ANSWER_PREVIEW).map(|text| text.as_str().chars().count());
+        let mut contents = chat.content.iter();
+        let answer = contents.find(|content| content.key == key::ANSWER_PREVIEW);
+        let kept = answer.map(|answer| match answer.form {
+            ContentForm::Text { chars } => (answer.text.chars().count(), chars),
+            ContentForm::Json { .. } => panic!("{answer:?}"),
+        });
         assert_eq!(kept, expected);
+    }
+}
+
+#[test]
+fn whole_messages_are_kept_by_the_conventions_schema_and_only_if_wanted() {
+    let lines = [
+        r#"{"type":"system","subtype":"init","session_id":"s1","model":"claude-opus-5-5"}"#,
+        r#"{"type":"assistant","message":{"id":"m1","model":"claude-opus-5-5","content":[{"type":"thinking","thinking":"h\u00e9"},{"type":"tool_use","id":"t1","name":"Bash","input":{"command":"ls"}}],"stop_reason":"tool_use"}}"#,
+        r#"{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"a.txt"}]}]}}"#,
+        r#"{"type":"assistant","message":{"id":"m2","model":"claude-opus-5-5","content":[{"type":"text","text":"One file."}],"stop_reason":"end_turn"}}"#,
+        r#"{"type":"result","subtype":"success","is_error":false,"session_id":"s1"}"#,
+    ];
+    let play = |capture| {
+        let mut replay = Replay::new(SessionConfig {
+            capture,
+            ..config()
+        });
+        replay.line(5, r#"{"type":"start","data":{"prompt":"What is here?"}}"#);
+        for (millis, line) in (10..).step_by(10).zip(lines) {
+            replay.line(millis, line);
+        }
+        replay.exit(90, Termination::Exited(0));
+        replay.check();
+        replay.closed
+    };
+    let messages = |spans: &[FinishedSpan], name: &str| {
+        let contents = spans.iter().flat_map(|span| &span.content);
+        let found = contents.filter(|content| content.key == name);
+        found
+            .map(|content| serde_json::from_str(&content.text).unwrap())
+            .collect::<Vec<serde_json::Value>>()
+    };
+    let spans = play(Capture::Full);
+    assert_eq!(
+        messages(&spans, key::GEN_AI_INPUT_MESSAGES),
+        [
+            json!([{"role": "user", "parts": [{"type": "text", "content": "What is here?"}]}]),
+            json!([{"role": "tool", "parts": [{"type": "tool_call_response", "id": "t1", "response": [{"type": "text", "text": "a.txt"}]}]}]),
+        ]
+    );
+    assert_eq!(
+        messages(&spans, key::GEN_AI_OUTPUT_MESSAGES),
+        [
+            json!([{"role": "assistant", "finish_reason": "tool_call", "parts": [
+                {"type": "reasoning", "content": "hé"},
+                {"type": "tool_call", "id": "t1", "name": "Bash", "arguments": {"command": "ls"}},
+            ]}]),
+            json!([{"role": "assistant", "finish_reason": "stop", "parts": [{"type": "text", "content": "One file."}]}]),
+        ]
+    );
+    assert_eq!(
+        messages(&spans, key::GEN_AI_TOOL_RESULT),
+        [json!([{"type": "text", "text": "a.txt"}])]
+    );
+    for capture in [Capture::None, Capture::Preview] {
+        let spans = play(capture);
+        for name in [
+            key::GEN_AI_INPUT_MESSAGES,
+            key::GEN_AI_OUTPUT_MESSAGES,
+            key::GEN_AI_TOOL_ARGUMENTS,
+            key::GEN_AI_TOOL_RESULT,
+        ] {
+            assert!(messages(&spans, name).is_empty(), "{capture:?} {name}");
+        }
     }
 }
 

@@ -255,6 +255,13 @@ fn attribute<'a>(span: &'a FinishedSpan, name: &str) -> Option<&'a Value> {
         .map(|(_, value)| value)
 }
 
+/// A text as it leaves the session: not yet redacted and clipped.
+fn content<'a>(span: &'a FinishedSpan, name: &str) -> Option<&'a str> {
+    let mut contents = span.content.iter();
+    let found = contents.find(|content| content.key == name)?;
+    Some(&found.text)
+}
+
 /// The attributes a tree shows, under short names.
 const SHOWN: &[(&str, &str)] = &[
     (key::ERROR_TYPE, "error"),

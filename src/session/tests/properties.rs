@@ -33,7 +33,10 @@ fn usage() -> impl Strategy<Value = Usage> {
 fn block() -> impl Strategy<Value = Block<'static>> {
     prop_oneof![
         Just(Block::Text("hello".into())),
-        Just(Block::Thinking { chars: 3 }),
+        Just(Block::Thinking {
+            chars: 3,
+            json: r#""hmm""#
+        }),
         (id("tool"), any::<bool>()).prop_map(|(id, agent)| Block::ToolUse(ToolUse {
             id: id.into(),
             name: if agent { "Agent".into() } else { "Bash".into() },

@@ -24,7 +24,10 @@ fn the_boilerplates_events() {
     );
     assert_eq!(
         one(r#"{"type": "thinking", "data": {"thinking": "hm", "signature": "s"}}"#),
-        Block::Thinking { chars: 2 }
+        Block::Thinking {
+            chars: 2,
+            json: r#""hm""#
+        }
     );
     assert_eq!(
         one(
@@ -44,7 +47,7 @@ fn the_boilerplates_events() {
             tool_use_id: "toolu_1".into(),
             is_error: true,
             text: "boom".into(),
-            content_bytes: 6,
+            content: r#""boom""#,
             ..ToolResult::default()
         }]
     );

@@ -22,7 +22,10 @@ fn an_assistant_line_in_three_dialects() {
         parent_tool_use_id: text("toolu_0"),
         blocks: vec![
             Block::Text("I\nlook".into()),
-            Block::Thinking { chars: 2 },
+            Block::Thinking {
+                chars: 2,
+                json: r#""h\u00e9""#,
+            },
             Block::ToolUse(ToolUse {
                 id: "toolu_1".into(),
                 name: "Agent".into(),
@@ -76,7 +79,7 @@ fn a_tool_result_in_three_dialects() {
         tool_use_id: "toolu_1".into(),
         is_error: true,
         text: "Exit code 3\nboom".into(),
-        content_bytes: r#""Exit code 3\nboom""#.len(),
+        content: r#""Exit code 3\nboom""#,
         interrupted: true,
         ..ToolResult::default()
     };
@@ -109,7 +112,7 @@ fn a_tool_result_of_blocks_gives_the_start_of_its_first_text() {
     );
     let result = &user(&line).results[0];
     assert_eq!(result.text, long[..400]);
-    assert_eq!(result.content_bytes, content.len());
+    assert_eq!(result.content, content);
     assert!(result.background && !result.is_error);
 }
 
