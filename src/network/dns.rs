@@ -1,9 +1,8 @@
 //! Names to addresses without glibc.
 //!
 //! In a static binary `getaddrinfo` loads the image's own name service modules into our process and crashes on some of
-//! them, so it must not be linked at all. hickory-resolver speaks DNS instead. Around it stand the three things that
-//! `getaddrinfo` would do: `localhost` is this machine, `/etc/hosts` is asked first, and the servers come from
-//! `/etc/resolv.conf`. Nobody's public server is ever asked.
+//! them, so it must not be linked at all. What it would do is done here: `localhost` is this machine, `/etc/hosts` is
+//! asked first, and then the servers that `/etc/resolv.conf` names, over plain DNS. Nobody's public server is ever asked.
 //!
 //! The two files are read anew for each lookup, and nothing is cached: a lookup happens only when a connection is
 //! opened, connections are reused, and a sandbox that was paused may wake up in another network.
@@ -17,18 +16,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hickory_resolver::config::{
-    NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy,
-};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::{Hosts, Resolver};
-use hyper_util::client::legacy::connect::dns::Name as HostName;
+use hyper_util::client::legacy::connect::dns::Name as ConnectorName;
 use tower_service::Service;
 
+use self::host_name::HostName;
+use self::message::Family;
+use self::servers::Servers;
 use super::resolv_conf::ResolvConf;
+
+pub(super) mod host_name;
+mod hosts;
+mod message;
+mod servers;
 
 /// How long an IPv4 answer waits for its IPv6 sibling, which some servers never send (RFC 8305 calls it the resolution
 /// delay).
@@ -39,10 +38,26 @@ const SIBLING_WAIT: Duration = Duration::from_millis(50);
 pub(crate) enum DnsError {
     #[error("the name is no host name")]
     Name,
+    #[error("no name server knows the name")]
+    NoSuchName,
     #[error("the name has no address")]
     NoAddress,
+    #[error("no name server answered in time")]
+    Timeout,
+    /// The code is that of RFC 1035 §4.1.1: 2 for a server's own failure, 5 for one that will not answer us.
+    #[error("the name server answered with error {0}")]
+    Refused(u8),
+    #[error("the name server's answer is broken")]
+    Broken,
     #[error("failed to ask the name servers")]
-    Lookup(#[from] NetError),
+    Io(#[from] io::Error),
+}
+
+impl DnsError {
+    /// Whether a server has said so, and another would say the same.
+    fn is_an_answer(&self) -> bool {
+        matches!(self, Self::NoSuchName | Self::NoAddress)
+    }
 }
 
 /// Resolves names as this machine is told to.
@@ -72,7 +87,7 @@ impl Dns {
     }
 }
 
-impl Service<HostName> for Dns {
+impl Service<ConnectorName> for Dns {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = DnsError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DnsError>> + Send>>;
@@ -81,7 +96,7 @@ impl Service<HostName> for Dns {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, name: HostName) -> Self::Future {
+    fn call(&mut self, name: ConnectorName) -> Self::Future {
         let files = Arc::clone(&self.0);
         Box::pin(async move {
             let addresses = files.resolve(name.as_str()).await?;
@@ -97,27 +112,37 @@ impl Service<HostName> for Dns {
 
 impl Files {
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
-        if is_localhost(name) {
+        let host = HostName::parse(name).ok_or(DnsError::Name)?;
+        if host.is_localhost() {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        // Not every name is a host name by the book: those of compose services may have underscores, which only the
-        // rules for international names refuse.
-        let host = Name::from_ascii(name)
-            .or_else(|_| Name::from_utf8(name))
-            .map_err(|_| DnsError::Name)?;
-        let addresses = from_hosts(&self.hosts, &host);
+        let addresses = hosts::addresses(&read(&self.hosts).unwrap_or_default(), &host);
         if !addresses.is_empty() {
             return Ok(addresses);
         }
-        let text = read(&self.resolv_conf).unwrap_or_default();
-        ask(ResolvConf::parse(&text), self.port, host).await
+        let conf = ResolvConf::parse(&read(&self.resolv_conf).unwrap_or_default());
+        let names = match name.ends_with('.') {
+            true => vec![host],
+            false => names_to_try(host, &conf),
+        };
+        let servers = Servers {
+            addresses: conf
+                .servers
+                .into_iter()
+                .map(|ip| SocketAddr::new(ip, self.port))
+                .collect(),
+            timeout: conf.timeout,
+            rounds: conf.attempts,
+        };
+        let mut error = DnsError::NoSuchName;
+        for name in names {
+            match ask(&servers, &name).await {
+                Ok(addresses) => return Ok(addresses),
+                Err(found) => error = found,
+            }
+        }
+        Err(error)
     }
-}
-
-/// RFC 6761: these names are this machine, whatever any server says.
-fn is_localhost(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// A file of an image may hold any bytes and any amount of them.
@@ -130,49 +155,28 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn from_hosts(path: &Path, host: &Name) -> Vec<IpAddr> {
-    let mut hosts = Hosts::default();
-    let Ok(text) = read(path) else {
-        return Vec::new();
+/// A name with few dots is looked for in the search list first, others as they are.
+fn names_to_try(host: HostName, conf: &ResolvConf) -> Vec<HostName> {
+    let mut names: Vec<HostName> = conf
+        .search
+        .iter()
+        .filter_map(|domain| host.within(domain))
+        .collect();
+    let first = match host.dots() >= conf.ndots {
+        true => 0,
+        false => names.len(),
     };
-    if hosts.read_hosts_conf(text.as_bytes()).is_err() {
-        return Vec::new();
-    }
-    let found = [RecordType::A, RecordType::AAAA]
-        .into_iter()
-        .filter_map(|kind| hosts.lookup_static_host(&Query::query(host.clone(), kind)));
-    found
-        .flat_map(|lookup| {
-            lookup
-                .answers()
-                .iter()
-                .filter_map(|record| record.data.ip_addr())
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    names.insert(first, host);
+    names
 }
 
-async fn ask(conf: ResolvConf, port: u16, host: Name) -> Result<Vec<IpAddr>, DnsError> {
-    let servers = conf.servers.into_iter().map(|ip| {
-        let mut server = NameServerConfig::udp_and_tcp(ip);
-        for connection in &mut server.connections {
-            connection.port = port;
-        }
-        server
-    });
-    let config = ResolverConfig::from_parts(None, conf.search, servers.collect());
-    let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options = builder.options_mut();
-    options.ndots = conf.ndots;
-    options.timeout = conf.timeout;
-    options.attempts = conf.attempts;
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-    let resolver = builder.build()?;
-
-    let mut v4 = std::pin::pin!(resolver.ipv4_lookup(host.clone()));
-    let mut v6 = std::pin::pin!(resolver.ipv6_lookup(host.clone()));
+/// Every address of exactly this name.
+async fn ask(servers: &Servers, host: &HostName) -> Result<Vec<IpAddr>, DnsError> {
+    if host.is_never_asked_for() {
+        return Err(DnsError::NoSuchName);
+    }
+    let mut v4 = std::pin::pin!(servers.ask(host, Family::V4));
+    let mut v6 = std::pin::pin!(servers.ask(host, Family::V6));
     let (v4, v6) = tokio::select! {
         v4 = &mut v4 => {
             let v6 = match v4 {
@@ -183,23 +187,13 @@ async fn ask(conf: ResolvConf, port: u16, host: Name) -> Result<Vec<IpAddr>, Dns
         }
         v6 = &mut v6 => (v4.await, Some(v6)),
     };
-    let mut addresses = Vec::new();
-    let mut error = None;
-    for answer in [Some(v4), v6].into_iter().flatten() {
-        match answer {
-            Ok(lookup) => addresses.extend(
-                lookup
-                    .answers()
-                    .iter()
-                    .filter_map(|record| record.data.ip_addr()),
-            ),
-            Err(found) => error = error.or(Some(found)),
+    match (v4, v6) {
+        (Ok(mut addresses), v6) => {
+            addresses.extend(v6.and_then(Result::ok).into_iter().flatten());
+            Ok(addresses)
         }
-    }
-    match error {
-        Some(error) if addresses.is_empty() => Err(error.into()),
-        _ if addresses.is_empty() => Err(DnsError::NoAddress),
-        _ => Ok(addresses),
+        (Err(_), Some(Ok(addresses))) => Ok(addresses),
+        (Err(error), _) => Err(error),
     }
 }
 

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use super::dns::Dns;
+use super::dns::{Dns, DnsError};
 use super::peer::Peer;
 use crate::session::{Probe, ProbeOutcome, Probed};
 
@@ -56,8 +56,8 @@ async fn reach(host: &str, port: u16) -> ProbeOutcome {
         Ok(ip) => vec![ip],
         Err(_) => match timeout(DNS_BOUND, Dns::system().resolve(host)).await {
             Ok(Ok(addresses)) => addresses,
+            Ok(Err(DnsError::Timeout)) | Err(_) => return ProbeOutcome::NameTimedOut,
             Ok(Err(_)) => return ProbeOutcome::NameUnknown,
-            Err(_) => return ProbeOutcome::NameTimedOut,
         },
     };
     connect(addresses, port).await

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use hickory_resolver::proto::rr::Name;
+use super::dns::host_name::HostName;
 
 /// What `/etc/resolv.conf` says, as far as it concerns us.
 #[derive(Debug, PartialEq)]
 pub(super) struct ResolvConf {
     pub(super) servers: Vec<IpAddr>,
-    pub(super) search: Vec<Name>,
+    pub(super) search: Vec<HostName>,
     pub(super) ndots: usize,
     pub(super) timeout: Duration,
     pub(super) attempts: usize,
@@ -38,10 +38,7 @@ impl ResolvConf {
                 }
                 // The last of these lines counts.
                 Some("search" | "domain") => {
-                    conf.search = words
-                        .filter_map(|word| Name::from_utf8(word).ok())
-                        .take(6)
-                        .collect();
+                    conf.search = words.filter_map(HostName::parse).take(6).collect();
                 }
                 Some("options") => words.for_each(|word| conf.option(word)),
                 _ => {}

@@ -1,10 +1,14 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use tempfile::TempDir;
 
 use super::*;
+
+/// Several servers, and those whose answers depend on what was asked before.
+mod servers;
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
@@ -76,12 +80,15 @@ fn addresses() -> Vec<IpAddr> {
 
 /// Starts a server on 127.0.0.1 whose threads end with the test process.
 fn serve(script: Script) -> u16 {
-    let (udp, tcp) = loop {
+    loop {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
-            break (udp, tcp);
+            return serve_with(udp, tcp, script);
         }
-    };
+    }
+}
+
+fn serve_with(udp: UdpSocket, tcp: TcpListener, script: Script) -> u16 {
     let port = udp.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let mut query = [0; 1500];
@@ -238,52 +245,106 @@ fn forged_and_broken_datagrams_change_nothing() {
         other_id[0] ^= 0xff;
         let mut other_name = question.answer(FOUND, &[FORGED]);
         other_name[13] ^= 1;
+        let mut other_kind = question.answer(FOUND, &[FORGED]);
+        other_kind[question.bytes.len() - 4..][..2].copy_from_slice(&15u16.to_be_bytes());
+        let mut no_answer = question.answer(FOUND, &[FORGED]);
+        no_answer[2] &= 0x7f;
         vec![
             Vec::new(),
             vec![0xff; 3],
             other_id,
             other_name,
+            other_kind,
+            no_answer,
             good(question),
         ]
     });
-    if let Ok(found) = machine.resolve("collector.test") {
-        assert!(
-            found.iter().all(|address| addresses().contains(address)),
-            "{found:?}"
-        );
-    }
+    machine.finds("collector.test");
 }
 
 #[test]
-fn hostile_answers_end_in_an_error() {
-    let scripts: [(&str, Script); 5] = [
-        ("no such name", |question| {
+fn why_a_name_has_no_address_is_known() {
+    let scripts: [(&str, &str, Script); 9] = [
+        ("no such name", "NoSuchName", |question| {
             vec![question.answer(NO_SUCH_NAME, &[])]
         }),
-        ("no record", |question| vec![question.answer(FOUND, &[])]),
-        ("an address of three bytes", |question| {
+        ("no record", "NoAddress", |question| {
+            vec![question.answer(FOUND, &[])]
+        }),
+        ("records of another kind", "NoAddress", |question| {
+            let mut answer = question.answer(FOUND, &[V4]);
+            answer[question.bytes.len() + 3] = 16;
+            vec![answer]
+        }),
+        ("records of another name", "NoAddress", |question| {
+            let mut answer = question.answer(FOUND, &[V4]);
+            answer[question.bytes.len() + 1] += 1 + question.bytes[12];
+            vec![answer]
+        }),
+        ("a server that fails", "Refused(2)", |question| {
+            vec![question.answer(0x8182, &[])]
+        }),
+        ("a server that says nothing", "Timeout", |_| Vec::new()),
+        ("an address of three bytes", "Broken", |question| {
             vec![question.answer(FOUND, &[&[1, 2, 3]])]
         }),
-        ("a name that points to itself", |question| {
+        ("a name that points to itself", "Broken", |question| {
             let mut answer = good(question);
             let name = question.bytes.len();
             answer[name + 1] = u8::try_from(name).unwrap();
             vec![answer]
         }),
-        ("more records promised than sent", |question| {
+        ("more records promised than sent", "Broken", |question| {
             let mut answer = good(question);
             answer[6] = 0xff;
             vec![answer]
         }),
     ];
-    for (what, script) in scripts {
+    for (what, why, script) in scripts {
         let started = Instant::now();
-        assert!(
-            Machine::new(script).resolve("collector.test").is_err(),
-            "{what}"
-        );
+        let error = Machine::new(script).resolve("collector.test").unwrap_err();
+        assert_eq!(format!("{error:?}"), why, "{what}");
         assert!(started.elapsed() < Duration::from_secs(20), "{what}");
     }
+    let nobody = Machine::new(|_| Vec::new()).file("resolv.conf", "nameserver 127.0.0.77\n");
+    let error = nobody.resolve("collector.test").unwrap_err();
+    assert!(matches!(error, DnsError::Io(_)), "{error:?}");
+}
+
+#[test]
+fn names_that_no_server_knows_are_told_to_none() {
+    let machine = Machine::new(|question| vec![good(question)]);
+    for name in ["service.invalid", "hidden.ONION."] {
+        let error = machine.resolve(name).unwrap_err();
+        assert!(matches!(error, DnsError::NoSuchName), "{name}: {error:?}");
+    }
+    machine.finds("notinvalid");
+}
+
+#[test]
+fn what_is_no_host_name_is_not_asked_for() {
+    let machine = Machine::new(|question| vec![good(question)]);
+    let label = "x".repeat(64);
+    let long = ["x".repeat(63).as_str(); 4].join(".");
+    for name in [
+        "",
+        ".",
+        "a b",
+        "a..b",
+        ".a",
+        "-a.test",
+        "b\u{fc}cher.test",
+        r"a\.b",
+        &label,
+        &long,
+    ] {
+        let error = machine.resolve(name).unwrap_err();
+        assert!(matches!(error, DnsError::Name), "{name}: {error:?}");
+    }
+    // The comment on host names relies on this.
+    assert!("https://b\u{fc}cher.test".parse::<http::Uri>().is_err());
+    machine.finds(&label[1..]);
+    machine.finds(&long[2..]);
 }
 
 #[test]
