@@ -10,11 +10,11 @@
 //! The agent is born in the leaf (`CLONE_INTO_CGROUP`, see `spawn`). Writing its pid to `cgroup.procs` would have the
 //! kernel wait for a grace period: 8 to 15 ms on an idle machine, where the agent must be executing within 3.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ use nix::unistd::Pid;
 use super::stat::{own_start_ticks, start_ticks};
 
 const PREFIX: &str = "sandtrace-";
-/// Supervisors of different pid namespaces may share a name; so many of them are told apart.
-const NAMES: u32 = 16;
+/// So often a leaf is made anew that others have taken for stale.
+const ATTEMPTS: u32 = 16;
 /// How long those who stay may take to be moved, and those who die to leave.
 const DISSOLVE_BOUND: Duration = Duration::from_millis(100);
 const DISSOLVE_PAUSE: Duration = Duration::from_millis(1);
@@ -52,6 +52,7 @@ pub struct Leaf {
     path: PathBuf,
     /// Our own cgroup.
     parent: PathBuf,
+    /// Locked, which tells other supervisors that the leaf is in use.
     directory: File,
     /// `cgroup.kill`, opened while there still are files to be had.
     kill: File,
@@ -65,24 +66,21 @@ impl Leaf {
         if !enabled.map_err(NoLeaf::Make)?.trim().is_empty() {
             return Err(NoLeaf::Controllers);
         }
-        let path = make_directory(&parent).map_err(NoLeaf::Make)?;
-        let open = || -> Result<(File, File), NoLeaf> {
-            let directory = File::open(&path).map_err(NoLeaf::Make)?;
-            let kill = OpenOptions::new()
-                .write(true)
-                .open(path.join("cgroup.kill"));
-            Ok((directory, kill.map_err(|_missing| NoLeaf::NoKill)?))
-        };
-        match open() {
-            Ok((directory, kill)) => Ok(Self {
+        let name = own_name().ok_or(NoLeaf::Make(io::ErrorKind::Unsupported.into()))?;
+        let (path, directory) = claim(&parent, &name).map_err(NoLeaf::Make)?;
+        let kill = OpenOptions::new()
+            .write(true)
+            .open(path.join("cgroup.kill"));
+        match kill {
+            Ok(kill) => Ok(Self {
                 path,
                 parent,
                 directory,
                 kill,
             }),
-            Err(why) => {
+            Err(_missing) => {
                 remove_empty(&path).ok();
-                Err(why)
+                Err(NoLeaf::NoKill)
             }
         }
     }
@@ -195,23 +193,52 @@ fn unescaped(field: &[u8]) -> PathBuf {
     std::ffi::OsString::from_vec(bytes).into()
 }
 
-/// A directory nobody else has, named after the process that will remove it.
-fn make_directory(parent: &Path) -> io::Result<PathBuf> {
-    let ticks = own_start_ticks().ok_or(io::ErrorKind::Unsupported)?;
-    let name = format!("{PREFIX}{}-{ticks}", Pid::this());
+/// A name that nobody has or has had: whoever clears away must not meet another leaf where the stale one was.
+fn own_name() -> Option<String> {
+    let ticks = own_start_ticks()?;
+    let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino());
+    Some(format!("{PREFIX}{}-{ticks}-{namespace}", Pid::this()))
+}
+
+/// A new directory that nobody else has or clears away, while the file is open. It is called `name`, or so and a number.
+fn claim(parent: &Path, name: &str) -> io::Result<(PathBuf, File)> {
     let mut result = Err(io::ErrorKind::AlreadyExists.into());
-    for number in 0..NAMES {
+    for number in 0..ATTEMPTS {
         let path = match number {
-            0 => parent.join(&name),
+            0 => parent.join(name),
             _ => parent.join(format!("{name}-{number}")),
         };
         match DirBuilder::new().mode(0o755).create(&path) {
-            Ok(()) => return Ok(path),
+            Ok(()) => match locked(&path) {
+                Ok(Some(directory)) => return Ok((path, directory)),
+                Ok(None) => result = Err(io::ErrorKind::NotFound.into()),
+                Err(error) => {
+                    remove_empty(&path).ok();
+                    return Err(error);
+                }
+            },
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => result = Err(error),
             Err(error) => return Err(error),
         }
     }
     result
+}
+
+/// Opens and locks a directory. `None` if somebody has taken it for stale before it was locked: see [`remove_stale`].
+fn locked(path: &Path) -> io::Result<Option<File>> {
+    let directory = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    // Where directories cannot be locked, the leaf may be cleared away before the agent is born, who will do without.
+    if matches!(directory.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Ok(None);
+    }
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    // It may have gone between the opening and the lock.
+    let named = fs::metadata(path).map(identity).ok();
+    let ours = identity(directory.metadata()?);
+    Ok((named == Some(ours)).then_some(directory))
 }
 
 fn is_populated(path: &Path) -> bool {
@@ -238,8 +265,8 @@ fn remove_empty(path: &Path) -> io::Result<()> {
 
 /// Removes the empty leaves of supervisors that were killed before they could.
 ///
-/// One of another pid namespace can be mistaken for gone. Its leaf is then only removed while it is empty: before its
-/// agent is born, who will do without, or when its agent is dead.
+/// One of another pid namespace, as in a container, has a name that says nothing here, and its leaf is empty until its
+/// agent is born. So whoever holds a leaf has it locked, and the kernel unlocks what a killed one held.
 fn remove_stale(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
@@ -248,8 +275,18 @@ fn remove_stale(parent: &Path) {
         let name = entry.file_name();
         let owner = name.to_str().and_then(owner);
         if owner.is_some_and(|(pid, ticks)| start_ticks(pid) != Some(ticks)) {
-            remove_empty(&entry.path()).ok();
+            remove_unlocked(&entry.path()).ok();
         }
+    }
+}
+
+/// Removes an empty cgroup unless somebody has locked it.
+fn remove_unlocked(path: &Path) -> io::Result<()> {
+    let directory = File::open(path)?;
+    // Shared with others who clear away; until it is gone nobody can claim it.
+    match directory.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Ok(()) | Err(TryLockError::Error(_)) => remove_empty(path),
     }
 }
 
@@ -261,7 +298,102 @@ fn owner(name: &str) -> Option<(u32, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// As of a supervisor in another pid namespace: here, nobody has this pid.
+    const UNKNOWN: &str = "sandtrace-4294967295-1";
+
+    /// A directory, and a cgroup where one may be made: each kind of file system has locks of its own.
+    fn parents() -> (tempfile::TempDir, Option<Cgroup>) {
+        let cgroup = own_cgroup().and_then(|own| {
+            let path = own.join(format!("test-{}", uuid::Uuid::now_v7()));
+            fs::create_dir(&path).ok()?;
+            Some(Cgroup(path))
+        });
+        (tempfile::tempdir().unwrap(), cgroup)
+    }
+
+    struct Cgroup(PathBuf);
+
+    impl Drop for Cgroup {
+        fn drop(&mut self) {
+            remove_empty(&self.0).ok();
+        }
+    }
+
+    fn in_each(test: impl Fn(&Path)) {
+        let (directory, cgroup) = parents();
+        test(directory.path());
+        if let Some(cgroup) = &cgroup {
+            test(&cgroup.0);
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_cleared_away_when_its_unseen_supervisor_is_gone_and_no_sooner() {
+        in_each(|parent| {
+            let (path, directory) = claim(parent, UNKNOWN).unwrap();
+            remove_stale(parent);
+            assert!(path.exists());
+            // A second of the same name has a leaf of its own.
+            let (other, _directory) = claim(parent, UNKNOWN).unwrap();
+            assert_ne!(other, path);
+            // Not by closing it, for a child that another test forks now has it open for a moment.
+            directory.unlock().unwrap();
+            remove_stale(parent);
+            assert!(!path.exists());
+            assert!(other.exists());
+        });
+    }
+
+    #[test]
+    fn a_leaf_that_somebody_clears_away_is_not_taken() {
+        in_each(|parent| {
+            let path = parent.join(UNKNOWN);
+            assert!(locked(&path).unwrap().is_none(), "it is gone");
+            fs::create_dir(&path).unwrap();
+            let clearing = File::open(&path).unwrap();
+            clearing.lock_shared().unwrap();
+            assert!(locked(&path).unwrap().is_none());
+            let (other, directory) = claim(parent, UNKNOWN).unwrap();
+            assert_ne!(other, path);
+            // Two can clear away at once.
+            remove_stale(parent);
+            assert!(!path.exists());
+            directory.unlock().unwrap();
+            remove_stale(parent);
+            assert!(!other.exists());
+        });
+    }
+
+    #[test]
+    fn however_often_others_clear_away_what_was_claimed_stays() {
+        in_each(|parent| {
+            let over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while !over.load(Ordering::Relaxed) {
+                            remove_stale(parent);
+                        }
+                    });
+                }
+                let lost = (0..500).find(|number| {
+                    let name = format!("{UNKNOWN}-{number}");
+                    let (path, directory) = claim(parent, &name).unwrap();
+                    thread::yield_now();
+                    let named = fs::metadata(&path).map(|named| named.ino()).ok();
+                    let is_lost = named != Some(directory.metadata().unwrap().ino());
+                    remove_empty(&path).ok();
+                    is_lost
+                });
+                over.store(true, Ordering::Relaxed);
+                assert_eq!(lost, None);
+            });
+        });
+    }
 
     const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -305,7 +437,8 @@ mod tests {
     #[test]
     fn a_leaf_names_its_supervisor() {
         assert_eq!(owner("sandtrace-17-4242"), Some((17, 4242)));
-        assert_eq!(owner("sandtrace-17-4242-3"), Some((17, 4242)));
+        assert_eq!(owner("sandtrace-17-4242-4026531836"), Some((17, 4242)));
+        assert_eq!(owner("sandtrace-17-4242-4026531836-3"), Some((17, 4242)));
         for name in [
             "sandtrace-",
             "sandtrace-17",
