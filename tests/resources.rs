@@ -14,10 +14,13 @@ const MIB: u64 = 1 << 20;
 
 /// An agent that plays Claude Code's part: each command in a session of its own.
 const AGENT: &str = r#"
-import json, subprocess, sys, time
+import fcntl, json, subprocess, sys, termios, time
 
 def say(**line):
     print(json.dumps(line), flush=True)
+    # Until it has been read: a command that began long before its tool was heard of is nobody's.
+    while any(fcntl.ioctl(1, termios.FIONREAD, bytes(4))):
+        time.sleep(0.001)
 
 def use(id, command, name="Bash"):
     content = [{"type": "tool_use", "id": id, "name": name, "input": {"command": command}}]

@@ -124,7 +124,9 @@ impl TreeWatch {
     ///
     /// Where processes cannot be seen.
     pub fn look(&mut self) -> io::Result<TreeSample> {
-        // Before the look: who is reaped during it is then missing once, and not counted twice.
+        // Before the look, which takes its time on a busy machine: who begins meanwhile was not there long before.
+        let ticks = ticks_since_boot();
+        // Before it too: who is reaped during it is then missing once, and not counted twice.
         let reaped = self.reaped.total();
         let (family, strangers) = self.tree.family_and_strangers(self.strangers.known())?;
         self.strangers.seen(&strangers);
@@ -141,7 +143,7 @@ impl TreeWatch {
         processes.sort_by_key(|process| process.pid);
         self.known = known;
         Ok(TreeSample {
-            ticks: ticks_since_boot(),
+            ticks,
             cpu: self.cpu.see(reaped + sum),
             processes,
         })
