@@ -9,6 +9,7 @@ mod clock;
 mod disk;
 mod echo;
 mod elsewhere;
+mod executable;
 mod export;
 mod fuzz;
 mod host;

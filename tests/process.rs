@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use sandtrace::process::{
     Spawned, State, Termination, Tree, keep_stdout, reap, signal, spawn,
 };
 
+use crate::executable::executable;
 use crate::isolated::{is_inside, isolated, poll};
 
 fn command<const N: usize>(argv: [&str; N]) -> Command {
@@ -86,11 +87,6 @@ fn signals(process: impl ToString, name: &str) -> u64 {
 
 fn bit(signal: Signal) -> u64 {
     1 << (signal as i32 - 1)
-}
-
-fn executable(path: &Path, content: &[u8]) {
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }
 
 isolated! {

@@ -19,6 +19,7 @@ use memchr::memmem;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
+use crate::executable::copy_executable;
 use crate::supervised::{Supervised, fault, poll, sh, skipped};
 use crate::support::receiver::Receiver;
 
@@ -31,7 +32,7 @@ fn as_ordinary_user(case: &Supervised, arguments: &[&str]) -> Option<Command> {
     let directory = case.directory();
     let binary = directory.join("sandtrace");
     // Where an ordinary user can reach it.
-    fs::copy(env!("CARGO_BIN_EXE_sandtrace"), &binary).unwrap();
+    copy_executable(Path::new(env!("CARGO_BIN_EXE_sandtrace")), &binary);
     let mut command = if Uid::effective().is_root() {
         let user = format!("--reuid={ORDINARY}");
         let setpriv = ["--regid=60123", "--clear-groups", user.as_str()];
