@@ -24,6 +24,7 @@ use sandtrace::telemetry::{
 use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
 
+use crate::supervised::poll;
 use crate::support::receiver::{Answer, Receiver};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -284,15 +285,24 @@ fn a_backend_that_asks_for_time_gets_it() {
 
 #[test]
 fn a_shutdown_uses_the_last_chance_at_once() {
-    let receiver =
-        Receiver::scripted(|number, _| Answer::status(if number < 2 { 503 } else { 200 }));
+    let receiver = Receiver::scripted(|number, _| match number {
+        0 => Answer::status(503),
+        1 => Answer::status(502),
+        _ => Answer::status(200),
+    });
     let telemetry = start(vec![otlp(&receiver.traces_url())]);
     record(&telemetry, 0..1);
     telemetry.flush_soon();
-    receiver.wait_for(2, SOON);
-    // Two seconds of waiting lie ahead, and the shutdown has half of one.
-    let report = shutdown(telemetry, Duration::from_millis(500));
+    // Until the second answer has been heard, and not only sent. From then on the sender waits.
+    poll("the second failure", || {
+        last_error(&telemetry.counts(), 0)
+            .contains("502")
+            .then_some(())
+    });
+    // Two seconds of waiting lie ahead, less a fifth, and the shutdown has but one.
+    let report = shutdown(telemetry, Duration::from_secs(1));
     assert_eq!(counts(&report, 0), (1, 0, 0));
+    assert_eq!(receiver.received().len(), 3);
 }
 
 #[test]
@@ -491,6 +501,11 @@ fn the_console_prints_spans_and_may_hang_without_harm() {
     config.batching.max_spans = 100;
     let telemetry = Telemetry::start(config).unwrap();
     record(&telemetry, 0..2_000);
+    // However long it takes, the other one gets everything while the console hangs.
+    poll("the other destination", || {
+        let row = &telemetry.counts().destinations[1];
+        (row.exported == 2_000).then_some(())
+    });
     let report = shutdown(telemetry, Duration::from_secs(1));
     std::io::stderr().write_all(b"over\n").unwrap();
     let (exported, dropped, queued) = counts(&report, 0);

@@ -30,7 +30,7 @@ pub(crate) use self::transcript::Transcript;
 const MARK: &str = "SANDTRACE_TEST_MARK";
 
 /// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Calls `ready` until it gives something.
 pub(crate) fn poll<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
