@@ -438,12 +438,14 @@ for number in range(8100):
     print('{\"a\":\"%s\"}' % ('x' * 1014))
 ";
     let raw = |case: Supervised| case.option("--echo", "raw").unread();
-    let runs = [
+    let mut runs = [
         raw(python(last_words)).start(),
         raw(sh("head -c 8600000 /dev/zero")).start(),
         python(many_lines).without_journal().unread().start(),
     ];
     thread::sleep(Duration::from_secs(4));
+    // All at once: a host that comes back more than five seconds late is not waited for.
+    runs.iter_mut().for_each(Running::read);
     let [words, zeros, lines] = runs.map(Running::wait);
     assert_eq!(words.stdout.len(), 9_300_000);
     assert_eq!(zeros.stdout.len(), 8_600_000);

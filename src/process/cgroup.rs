@@ -380,7 +380,7 @@ mod tests {
                         }
                     });
                 }
-                let lost = (0..500).find(|number| {
+                let lost = (0..100).find(|number| {
                     let name = format!("{UNKNOWN}-{number}");
                     let (path, directory) = claim(parent, &name).unwrap();
                     thread::yield_now();

@@ -151,6 +151,19 @@ class Reply:
         return [{"type": kind, field: payload[at:at + size]} for at in range(0, len(payload), size)]
 
 
+def unread(connection: socket.socket) -> int:
+    """Bytes that wait in the receive queue of the other end, which is on this machine; 0 if it is not to be found."""
+    def name(address: tuple[str, int]) -> str:
+        return f"{struct.unpack('=I', socket.inet_aton(address[0]))[0]:08X}:{address[1]:04X}"
+
+    ends = [name(connection.getpeername()), name(connection.getsockname())]
+    with open("/proc/net/tcp") as sockets:
+        for fields in map(str.split, sockets):
+            if fields[1:3] == ends:
+                return int(fields[4].split(":")[1], 16)
+    return 0
+
+
 class Connection:
     """One client connection: HTTP/1.1, kept alive until the client or a fault ends it."""
 
@@ -236,7 +249,7 @@ class Connection:
                     self.send_event({"type": "error", "error": step["sse_error"]})
                     break
                 await self.writer.drain()
-                await asyncio.sleep(0.05)  # what was sent must arrive before the break
+                await self.until_read()
                 return await self.break_off(step)
             self.send_event(event)
             if step.get("event_ms"):
@@ -245,6 +258,14 @@ class Connection:
         self.writer.write(b"0\r\n\r\n")
         await self.writer.drain()
         return True
+
+    async def until_read(self) -> None:
+        """What was sent must arrive before the break: a reset destroys what the other side has not read yet."""
+        until = time.monotonic() + 10
+        await asyncio.sleep(0.05)
+        with contextlib.suppress(OSError):  # it may be gone
+            while unread(self.writer.get_extra_info("socket")) and time.monotonic() < until:
+                await asyncio.sleep(0.005)
 
     async def break_off(self, step: Json) -> bool:
         if step["fault"] == "hang":
