@@ -325,6 +325,22 @@ fn a_shutdown_uses_the_last_chance_at_once() {
 }
 
 #[test]
+fn a_failure_that_is_on_its_way_at_the_shutdown_is_not_the_last_chance() {
+    let receiver = Receiver::scripted(|number, _| match number {
+        0 => Answer::status(503),
+        1 => Answer::status(503).after(Duration::from_millis(300)),
+        _ => Answer::status(200),
+    });
+    let telemetry = start(vec![otlp(&receiver.traces_url())]);
+    record(&telemetry, 0..1);
+    telemetry.flush_soon();
+    receiver.wait_for(2, SOON);
+    // Asked before the answer comes; the wait after it would take longer than there is.
+    let report = shutdown(telemetry, Duration::from_millis(1_300));
+    assert_eq!(counts(&report, 0), (1, 0, 0));
+}
+
+#[test]
 fn a_refused_request_is_dropped_at_once() {
     let receiver =
         Receiver::scripted(|_, _| Answer::status(400).body(b"authorization: hush".to_vec()));

@@ -359,30 +359,33 @@ impl Telemetry {
         let (done, finished) = std::sync::mpsc::channel();
         let timeout = timeout.min(LONGEST_SHUTDOWN);
         let deadline = Instant::now() + timeout;
-        self.messages
-            .send(Message::Shutdown { deadline, done })
-            .unwrap_or_default();
         let (answer, answered) = oneshot::channel();
         let ledger = Arc::clone(&self.ledger);
-        let wait = move || {
-            // Any outcome will do: it is done, it is late, or the export thread is gone.
+        // Any outcome will do: it is done, it is late, or the export thread is gone.
+        let wait = move |finished: std::sync::mpsc::Receiver<()>| {
             let finished = finished.recv_timeout(timeout + SHUTDOWN_GRACE);
             finished.unwrap_or_default();
-            // Nobody may be listening any more.
-            answer.send(ledger.report()).unwrap_or_default();
+            ledger.report()
         };
-        match thread::Builder::new()
-            .name("shutdown".to_owned())
-            .spawn(wait)
-        {
-            Ok(_) => answered,
-            // Without a thread there is no way to wait, so the answer is what is known now.
-            Err(_) => {
-                let (answer, answered) = oneshot::channel();
-                answer.send(self.ledger.report()).unwrap_or_default();
-                answered
-            }
+        let apart = wait.clone();
+        let thread = thread::Builder::new().name("shutdown".to_owned());
+        // Nobody may be listening any more.
+        let spawned = thread.spawn(move || answer.send(apart(finished)).unwrap_or_default());
+        let shut_down = |done| {
+            self.messages
+                .send(Message::Shutdown { deadline, done })
+                .unwrap_or_default();
+        };
+        if spawned.is_ok() {
+            shut_down(done);
+            return answered;
         }
+        // Without a thread the caller waits here: else the process would end before the journal has its spans.
+        let (done, finished) = std::sync::mpsc::channel();
+        shut_down(done);
+        let (answer, answered) = oneshot::channel();
+        answer.send(wait(finished)).unwrap_or_default();
+        answered
     }
 }
 

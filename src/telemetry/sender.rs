@@ -46,6 +46,8 @@ impl Sender {
 
     async fn deliver(&mut self, transport: &mut Option<Transport>, parcel: &Parcel) {
         for tries in 1..=TRIES {
+            // What is on its way when the shutdown comes has its last chance yet before it.
+            let was_draining = *self.draining.borrow();
             let (after, error) = match self.post(transport, parcel).await {
                 Ok(answer) => match answer.verdict {
                     Verdict::Delivered => return self.delivered(parcel, &answer),
@@ -65,7 +67,7 @@ impl Sender {
                 );
             }
             self.counts.error(&error);
-            self.wait(tries, after).await;
+            self.wait(tries, after, was_draining).await;
         }
     }
 
@@ -81,11 +83,11 @@ impl Sender {
         transport.post(parcel.body.clone()).await
     }
 
-    async fn wait(&mut self, tries: u32, after: Option<Duration>) {
+    async fn wait(&mut self, tries: u32, after: Option<Duration>, was_draining: bool) {
         let own = backoff(tries, chance());
         match after {
             Some(asked) => sleep(asked.max(own)).await,
-            None if *self.draining.borrow() => sleep(own).await,
+            None if was_draining => sleep(own).await,
             None => tokio::select! {
                 () = sleep(own) => {}
                 _ = self.draining.wait_for(|draining| *draining) => {}
