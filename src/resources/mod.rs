@@ -19,5 +19,5 @@ pub use memory_cgroup::{CgroupVersion, MemoryCgroup};
 pub use memory_events::{CgroupMemory, MemoryCounters};
 pub use sample::{Finding, Occasion, ProcessUse, Sample, TreeSample};
 pub use sampler::{Sampler, Scope};
-pub use sandbox::SandboxWatch;
+pub use sandbox::{SandboxWatch, crowd, crowd_now};
 pub use tree::{ReapedCpu, TreeWatch};

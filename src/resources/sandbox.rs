@@ -54,6 +54,20 @@ impl SandboxWatch {
     }
 }
 
+/// How many tasks want each core, by the load average over a minute.
+#[must_use]
+pub fn crowd(load_1m: f64, cpus: u64) -> f64 {
+    load_1m / f64::from(u32::try_from(cpus.max(1)).unwrap_or(u32::MAX))
+}
+
+/// As [`crowd`], of this moment.
+#[must_use]
+pub fn crowd_now() -> f64 {
+    let load = System::load_average().map_or(0.0, |load| load.one);
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+    crowd(load, cpus)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -42,8 +42,11 @@ pub enum Input<'a> {
     Sampled(&'a Sample),
     /// A look at the agent's processes alone, when a tool begins or ends.
     Looked(&'a TreeSample),
-    /// CPU time of the agent and all it started, where nothing is sampled.
-    Worked(Duration),
+    /// CPU time of the agent and all it started, and how many tasks want each core, where nothing is sampled.
+    Worked {
+        cpu: Duration,
+        crowd: f64,
+    },
     /// What came of [`Action::TellApart`], if it was one of them.
     ToldApart {
         pid: u32,

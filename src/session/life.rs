@@ -26,8 +26,9 @@ pub use crate::clock::Pause;
 const AFTER_PAUSE: Duration = Duration::from_secs(60);
 /// Silence that is told, unless half of the idle timeout is less.
 const STALL_AFTER: Duration = Duration::from_secs(300);
-/// This share of one core, in percent, is a sign of life; a runtime that only waits uses less.
-const ALIVE_PERCENT: u32 = 5;
+/// This share of one core, in percent, is a sign of life; a runtime that only waits uses less. Of a core that many want,
+/// a share as much smaller.
+const ALIVE_PERCENT: f64 = 5.0;
 /// The longest announced wait that is believed.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// The same call so many times in a row is a loop.
@@ -107,10 +108,12 @@ impl Life {
         (self.told != Some(since)).then(|| since.saturating_add(self.stall_after()))
     }
 
-    fn seen(&mut self, uptime: Duration, cpu: Duration) {
+    /// `crowd` is how many tasks want each core of the sandbox.
+    fn seen(&mut self, uptime: Duration, cpu: Duration, crowd: f64) {
         if let Some((at, used)) = self.cpu {
-            let percent = cpu.saturating_sub(used).saturating_mul(100);
-            if percent >= uptime.saturating_sub(at).saturating_mul(ALIVE_PERCENT) && cpu > used {
+            let percent = cpu.saturating_sub(used).as_secs_f64() * 100.0;
+            let span = uptime.saturating_sub(at).as_secs_f64();
+            if percent >= span * ALIVE_PERCENT / crowd.max(1.0) && cpu > used {
                 self.sign(uptime);
             }
         }
@@ -167,8 +170,8 @@ impl Session {
     }
 
     /// CPU time in the tree is a sign of life.
-    pub(super) fn worked(&mut self, now: Now, cpu: Duration) {
-        self.life.seen(now.uptime, cpu);
+    pub(super) fn worked(&mut self, now: Now, cpu: Duration, crowd: f64) {
+        self.life.seen(now.uptime, cpu, crowd);
     }
 
     /// When silence will be told.

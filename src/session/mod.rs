@@ -78,7 +78,7 @@ use self::tools::Tools;
 use self::tree::SpanTree;
 use self::turns::Turn;
 use crate::agent::{AgentEvent, Decoded};
-use crate::resources::Sample;
+use crate::resources::{Sample, crowd};
 use crate::time::{Now, UnixNanos};
 
 /// The machine.
@@ -253,7 +253,7 @@ impl Session {
                 self.memory.looked(now.uptime, tree);
                 self.looked(tree, effects);
             }
-            Input::Worked(cpu) => self.worked(now, cpu),
+            Input::Worked { cpu, crowd } => self.worked(now, cpu, crowd),
             Input::ToldApart { pid, tool_use_id } => self.told_apart(pid, &tool_use_id),
             Input::Memory(reading) if self.phases.spawn_ms.is_none() => {
                 self.memory.baseline(reading)
@@ -362,7 +362,7 @@ impl Session {
         if let Some(tree) = tree.filter(|tree| !self.tool_usage.is_late(tree)) {
             self.memory.looked(now.uptime, tree);
             self.looked(tree, effects);
-            self.worked(now, tree.cpu);
+            self.worked(now, tree.cpu, crowd(sandbox.load_1m, sandbox.cpus));
         }
     }
 

@@ -15,7 +15,9 @@ use crate::agent::event::Block;
 use crate::agent::{Decoded, Fragment, Lines, decode};
 use crate::cli::EchoMode;
 use crate::process::Pipe;
-use crate::resources::{Finding, Occasion, Sample, Sampler, Scope, TreeSample, TreeWatch};
+use crate::resources::{
+    Finding, Occasion, Sample, Sampler, Scope, TreeSample, TreeWatch, crowd_now,
+};
 use crate::session::{Input, wants_reading};
 use crate::time::Now;
 use crate::transcript::Transcript;
@@ -174,7 +176,10 @@ impl Supervisor {
             && self.agent.is_some()
             && let Some(tree) = self.see(self.clock.now())
         {
-            self.take(Input::Worked(tree.cpu));
+            self.take(Input::Worked {
+                cpu: tree.cpu,
+                crowd: crowd_now(),
+            });
         }
     }
 

@@ -72,6 +72,28 @@ fn work_in_the_tree_is_a_sign_of_life() {
     }
 }
 
+/// Case 32, starved: where twenty tasks want a core, a busy agent gets a twentieth of it.
+#[test]
+fn on_a_crowded_machine_less_work_is_a_sign_of_life() {
+    for (load, alive) in [(1.0, false), (40.0, true)] {
+        let mut replay = in_turn(MINUTE);
+        for second in 1..=70 {
+            let mut sample = Sample {
+                tree: Some(TreeSample {
+                    cpu: Duration::from_millis(10 * second),
+                    ..TreeSample::default()
+                }),
+                ..Sample::default()
+            };
+            sample.resources.sandbox.load_1m = load;
+            sample.resources.sandbox.cpus = 2;
+            replay.input(1000 * second, Input::Sampled(&sample));
+            replay.input(1000 * second, Input::Tick);
+        }
+        assert_eq!(is_stopped(&replay), !alive, "load {load}");
+    }
+}
+
 #[test]
 fn a_stall_is_told_once_a_silence() {
     let mut replay = in_turn(None);
