@@ -8,6 +8,30 @@ pub enum Dialect {
     /// The spans as they are.
     #[default]
     Otlp,
+    /// Langfuse.
+    Langfuse,
+    /// `SigNoz`.
+    Signoz,
+    /// Arize Phoenix.
+    Phoenix,
+    /// Honeycomb.
+    Honeycomb,
+    /// Datadog's LLM Observability.
+    Datadog,
+    /// Braintrust.
+    Braintrust,
+    /// Grafana Cloud, Tempo.
+    Grafana,
+    /// Pydantic Logfire.
+    Logfire,
+    /// `LangSmith`.
+    Langsmith,
+    /// Traceloop.
+    Traceloop,
+    /// Jaeger.
+    Jaeger,
+    /// Prometheus, which takes no spans.
+    Prometheus,
 }
 
 impl Dialect {
@@ -15,7 +39,19 @@ impl Dialect {
     #[must_use]
     pub fn span(self) -> fn(FinishedSpan) -> FinishedSpan {
         match self {
-            Self::Otlp => |span| span,
+            Self::Otlp
+            | Self::Langfuse
+            | Self::Signoz
+            | Self::Phoenix
+            | Self::Honeycomb
+            | Self::Datadog
+            | Self::Braintrust
+            | Self::Grafana
+            | Self::Logfire
+            | Self::Langsmith
+            | Self::Traceloop
+            | Self::Jaeger
+            | Self::Prometheus => |span| span,
         }
     }
 }
