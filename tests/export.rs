@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::Value as Json;
 
-use crate::support::receiver::{Answer, Receiver};
+use crate::support::receiver::{Answer, Received, Receiver};
 
 /// An agent that calls a tool, retries a request, and answers.
 const AGENT: &str = r#"
@@ -96,8 +96,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The requests that carry spans.
+fn requests(receiver: &Receiver) -> Vec<Received> {
+    let all = receiver.received().into_iter();
+    all.filter(|request| request.path.contains("/v1/traces"))
+        .collect()
+}
+
 fn spans(receiver: &Receiver) -> BTreeMap<String, Span> {
-    let received = receiver.received();
+    let received = requests(receiver);
     let all: Vec<Span> = received
         .iter()
         .flat_map(|request| request.spans())
@@ -166,7 +173,7 @@ fn every_span_of_a_run_reaches_the_backend_once_below_the_callers_span() {
                 span.name
             );
         }
-        let request = &receiver.received()[0];
+        let request = &requests(&receiver)[0];
         assert_eq!(request.header("authorization"), Some("Bearer abc"));
         assert_eq!(
             request.header("content-encoding"),
@@ -257,7 +264,7 @@ fn a_caller_that_does_not_sample_gets_no_spans_and_the_journal_keeps_them() {
         ],
         &[],
     );
-    assert!(receiver.received().is_empty());
+    assert!(requests(&receiver).is_empty());
     let traces = std::fs::read_to_string(run.journal.path().join("exported/traces.jsonl")).unwrap();
     assert!(traces.contains("\"agent.run\""));
 }
@@ -290,4 +297,164 @@ fn a_malformed_endpoint_is_refused_before_anything_is_spawned() {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(!marker.exists());
     assert!(!journal.path().join("j").exists(), "nothing was made");
+}
+
+#[test]
+fn langfuse_gets_the_spans_where_and_how_it_reads_them() {
+    let receiver = Receiver::healthy();
+    let host = format!("http://127.0.0.1:{}", receiver.port());
+    let run = run(
+        &[
+            ("OTEL_EXPORTERS", "langFuse"),
+            ("LANGFUSE_HOST", &host),
+            ("LANGFUSE_PUBLIC_KEY", "pk-lf-1"),
+            ("LANGFUSE_SECRET_KEY", "sk-lf-2"),
+        ],
+        &[],
+    );
+    assert_eq!(
+        spans(&receiver).into_keys().collect::<BTreeSet<_>>(),
+        run.ended()
+    );
+    // Neither metrics, which it throws away, nor logs, which it refuses.
+    for request in receiver.received() {
+        assert_eq!(request.path, "/api/public/otel/v1/traces");
+        // The two keys in base64, as of RFC 4648.
+        assert_eq!(
+            request.header("authorization"),
+            Some("Basic cGstbGYtMTpzay1sZi0y")
+        );
+        assert_eq!(request.header("x-langfuse-ingestion-version"), Some("4"));
+        assert_eq!(request.header("content-encoding"), Some("gzip"));
+    }
+    assert_eq!(run.counts("langfuse")["exported"], 5);
+    assert_eq!(run.counts("langfuse")["dropped"], 0);
+}
+
+#[test]
+fn three_backends_at_once_get_every_span_and_never_each_others_keys() {
+    let receivers = [(); 3].map(|()| Receiver::healthy());
+    let addresses = receivers
+        .each_ref()
+        .map(|receiver| format!("http://127.0.0.1:{}", receiver.port()));
+    let run = run(
+        &[
+            ("OTEL_EXPORTERS", "langfuse,SIGNOZ,otlp"),
+            ("LANGFUSE_HOST", &addresses[0]),
+            ("LANGFUSE_PUBLIC_KEY", "pk-lf-1"),
+            ("LANGFUSE_SECRET_KEY", "sk-lf-2"),
+            ("SIGNOZ_ENDPOINT", &addresses[1]),
+            ("SIGNOZ_INGESTION_KEY", "hunter2-signoz"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &addresses[2]),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=hunter2-otlp"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ],
+        &[],
+    );
+    let keys = ["cGstbGYtMTpzay1sZi0y", "hunter2-signoz", "hunter2-otlp"];
+    for (own, receiver) in receivers.iter().enumerate() {
+        let found = spans(receiver).into_keys().collect::<BTreeSet<_>>();
+        assert_eq!(found, run.ended(), "{}", keys[own]);
+        for request in receiver.received() {
+            for (index, key) in keys.iter().enumerate() {
+                let mentions = request.mentions(key);
+                assert_eq!(mentions, index == own, "{key} at {}", request.path);
+            }
+            let json = request.header("content-type") == Some("application/json");
+            assert_eq!(json, own == 2, "{}", request.path);
+        }
+    }
+    for name in ["langfuse", "signoz", "otlp"] {
+        assert_eq!(run.counts(name)["exported"], 5, "{name}");
+        assert_eq!(run.counts(name)["dropped"], 0, "{name}");
+    }
+    let output = [run.output.stdout.clone(), run.output.stderr.clone()].concat();
+    let output = String::from_utf8(output).unwrap();
+    for secret in ["sk-lf-2", "hunter2", "cGstbGYtMTpzay1sZi0y"] {
+        assert!(!output.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn a_sampler_may_overrule_the_caller_in_both_directions() {
+    let kept = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let dropped = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    for (sampler, parent, sent) in [
+        ("always_off", kept, 0),
+        ("always_on", dropped, 5),
+        ("parentbased_always_off", kept, 5),
+        ("parentbased_always_on", dropped, 0),
+    ] {
+        let receiver = Receiver::healthy();
+        let endpoint = format!("http://127.0.0.1:{}", receiver.port());
+        let run = run(
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+                ("OTEL_TRACES_SAMPLER", sampler),
+                ("TRACEPARENT", parent),
+            ],
+            &[],
+        );
+        assert_eq!(spans(&receiver).len(), sent, "{sampler} under {parent}");
+        assert_eq!(run.counts("file")["exported"], 5, "{sampler}");
+    }
+}
+
+#[test]
+fn what_a_limit_leaves_out_is_counted_at_the_backend() {
+    let receiver = Receiver::healthy();
+    let endpoint = format!("http://127.0.0.1:{}", receiver.port());
+    run(
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3"),
+            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4"),
+            ("OTEL_SPAN_EVENT_COUNT_LIMIT", "0"),
+        ],
+        &[],
+    );
+    let spans = spans(&receiver);
+    assert_eq!(spans.len(), 5);
+    for span in spans.values() {
+        assert_eq!(span.attributes.len(), 3, "{}", span.name);
+        assert!(span.dropped_attributes_count > 0, "{}", span.name);
+        assert!(span.events.is_empty());
+        for attribute in &span.attributes {
+            let value = attribute.value.clone().unwrap().value;
+            if let Some(Value::StringValue(text)) = value {
+                assert!(text.chars().count() <= 4, "{text}");
+            }
+        }
+    }
+    let retried = spans.values().filter(|span| span.dropped_events_count == 1);
+    assert_eq!(retried.count(), 1, "the retry was left out, and counted");
+}
+
+#[test]
+fn a_backend_without_its_keys_is_refused_before_anything_is_spawned() {
+    for (name, rest) in [
+        ("langfuse", [("LANGFUSE_PUBLIC_KEY", "hunter2")].as_slice()),
+        ("signoz", &[("SIGNOZ_INGESTION_KEY", "hunter2")]),
+        ("grafana", &[("GRAFANA_CLOUD_TOKEN", "hunter2")]),
+        ("datadog", &[]),
+    ] {
+        let journal = tempfile::tempdir().unwrap();
+        let marker = journal.path().join("spawned");
+        let output = Command::new(env!("CARGO_BIN_EXE_sandtrace"))
+            .args(["run", "--journal"])
+            .arg(journal.path().join("j"))
+            .args(["--", "touch"])
+            .arg(&marker)
+            .env("OTEL_EXPORTERS", name)
+            .envs(rest.iter().copied())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(125), "{name}");
+        assert!(output.stdout.is_empty());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(name) && stderr.contains("set "), "{stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+        assert!(!marker.exists() && !journal.path().join("j").exists());
+    }
 }

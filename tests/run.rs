@@ -394,26 +394,35 @@ fn a_process_substitution_works_as_it_does_alone() {
 
 #[test]
 fn telemetry_meant_for_another_exporter_is_a_warning_and_no_more() {
-    for (name, value) in [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ("OTEL_EXPORTERS", "langfuse"),
+    for (name, value, code) in [
+        ("OTEL_TRACES_EXPORTER", "zipkin", "destination_unsupported"),
+        (
+            "OTEL_METRICS_EXPORTER",
+            "langfuse",
+            "destination_unsupported",
+        ),
+        (
+            "OTEL_TRACES_SAMPLER",
+            "jaeger_remote",
+            "sampler_unsupported",
+        ),
     ] {
-        let run = sh("exit 4")
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")
-            .env(name, value)
-            .run();
+        let run = sh("exit 4").env(name, value).run();
         assert_eq!(run.code(), 4);
         let transcript = run.transcript();
-        assert_eq!(transcript.warnings(), ["destination_unsupported"]);
+        assert_eq!(transcript.warnings(), [code]);
         let message = transcript.line("sandtrace.warning").json["data"]["message"].clone();
         assert!(message.as_str().unwrap().contains(name), "{message}");
         run.assert_sound();
     }
-    for value in ["thrift", "otlp,zipkin"] {
-        let name = match value {
-            "thrift" => "OTEL_EXPORTER_OTLP_PROTOCOL",
-            _ => "OTEL_EXPORTERS",
-        };
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "thrift"),
+        ("OTEL_EXPORTERS", "otlp,zipkin"),
+        ("OTEL_EXPORTERS", "otlp,langfuse"),
+        ("OTEL_SAMPLING_RATE", "10%"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "few"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
+    ] {
         let run = sh("exit 4")
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")
             .env(name, value)

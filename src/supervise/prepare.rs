@@ -18,7 +18,7 @@ use crate::session::{SessionConfig, TraceContext, id};
 use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
-use crate::telemetry::{self, JournalFile, JournalPaths, TelemetryConfig};
+use crate::telemetry::{self, JournalFile, JournalPaths, Sampling, TelemetryConfig};
 use crate::time::UnixNanos;
 
 /// Why a run could not begin. Every one of these comes before the agent is started.
@@ -72,15 +72,21 @@ impl Prepared {
                 "TRACEPARENT is not a W3C trace context, so this run starts a trace of its own";
             warnings.push(("traceparent_invalid", message.to_owned()));
         }
-        let context = match context {
-            ParentContext::Present(context) => context,
-            ParentContext::Absent | ParentContext::Invalid => TraceContext {
-                trace_id: id::trace_id(&run_id),
-                parent_span_id: None,
-                sampled: true,
-                trace_state: String::new(),
-            },
+        let (caller_samples, mut context) = match context {
+            ParentContext::Present(context) => (Some(context.sampled), context),
+            ParentContext::Absent | ParentContext::Invalid => {
+                let own = TraceContext {
+                    trace_id: id::trace_id(&run_id),
+                    parent_span_id: None,
+                    sampled: true,
+                    trace_state: String::new(),
+                };
+                (None, own)
+            }
         };
+        let sampling = telemetry::sampling(&lookup, caller_samples)?;
+        // What the agent traces itself is kept or not as the run is.
+        context.sampled = sampling.sampled;
         warnings.extend(
             config
                 .notices
@@ -94,11 +100,20 @@ impl Prepared {
                 .iter()
                 .map(|unsupported| ("destination_unsupported", unsupported.to_string())),
         );
+        if let Some(unsupported) = &sampling.unsupported {
+            warnings.push(("sampler_unsupported", unsupported.to_string()));
+        }
         let mut telemetry = TelemetryConfig {
             destinations: wanted.destinations,
             resource: resource_of(&config.settings, &run_id)?,
+            limits: telemetry::limits(&lookup)?,
             batching: telemetry::batching(&lookup)?,
+            metric_interval: telemetry::metric_interval(&lookup)?,
             sampled: context.sampled,
+            sampling: Sampling {
+                rate: sampling.rate,
+                ..Sampling::default()
+            },
             trace_state: context.trace_state.clone(),
             messages: config.messages,
             ..TelemetryConfig::default()

@@ -54,6 +54,26 @@ impl Signals {
         logs: true,
     };
 
+    /// One alone.
+    #[must_use]
+    pub fn of(signal: Signal) -> Self {
+        Self {
+            traces: signal == Signal::Traces,
+            metrics: signal == Signal::Metrics,
+            logs: signal == Signal::Logs,
+        }
+    }
+
+    /// Those and these.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            traces: self.traces || other.traces,
+            metrics: self.metrics || other.metrics,
+            logs: self.logs || other.logs,
+        }
+    }
+
     /// Whether one of them is this.
     #[must_use]
     pub fn has(self, signal: Signal) -> bool {

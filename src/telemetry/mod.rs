@@ -23,6 +23,7 @@ mod encode;
 mod export;
 mod file;
 mod host;
+mod limits;
 mod logs;
 mod messages;
 mod metrics;
@@ -69,11 +70,14 @@ pub use self::destination::{
 };
 pub use self::file::{JournalFile, JournalPaths};
 pub use self::host::HostRequest;
+pub use self::limits::Limits;
 pub use self::logs::LogEntry;
 pub use self::messages::MessagePlace;
 pub use self::redaction::Redactor;
 pub use self::sampling::Sampling;
-pub use self::variables::{DestinationError, batching};
+pub use self::variables::{
+    DestinationError, SamplingDecision, batching, limits, metric_interval, sampling,
+};
 use crate::session::span::FinishedSpan;
 
 /// The most bytes of spans between [`Telemetry::record`] and the destinations' queues.
@@ -110,6 +114,8 @@ pub struct TelemetryConfig {
     pub sampling: Sampling,
     /// TRACESTATE as given; every span carries it.
     pub trace_state: String,
+    /// How much of a span is kept.
+    pub limits: Limits,
     /// How spans are gathered into requests.
     pub batching: Batching,
     /// How often metrics are told.
@@ -129,6 +135,7 @@ impl Default for TelemetryConfig {
             sampled: true,
             sampling: Sampling::default(),
             trace_state: String::new(),
+            limits: Limits::default(),
             batching: Batching::default(),
             metric_interval: METRIC_INTERVAL,
             messages: MessagePlace::default(),
@@ -236,6 +243,7 @@ impl Telemetry {
             trace: TraceFacts {
                 flags: TraceFlags::default().with_sampled(config.sampled),
                 state: config.trace_state.parse::<TraceState>().unwrap_or_default(),
+                limits: config.limits,
             },
             sinks,
             senders,

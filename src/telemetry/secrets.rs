@@ -44,16 +44,19 @@ pub const EXPORTER_SECRETS: &[ExporterSecret] = &[
         "LANGFUSE_PUBLIC_KEY",
         "Langfuse: the other half of its Basic credentials",
     ),
+    secret("LANGFUSE_OTLP_HEADERS", "Langfuse: further headers"),
     secret(
         "SIGNOZ_ACCESS_TOKEN",
         "SigNoz: the older name of the ingestion key",
     ),
     secret("SIGNOZ_INGESTION_KEY", "SigNoz Cloud: the ingestion key"),
+    secret("SIGNOZ_OTLP_HEADERS", "SigNoz: further headers"),
     secret("PHOENIX_API_KEY", "Phoenix: the bearer token"),
     secret(
         "PHOENIX_CLIENT_HEADERS",
         "Phoenix: headers of its client, with the token",
     ),
+    secret("PHOENIX_OTLP_HEADERS", "Phoenix: further headers"),
     secret(
         "HONEYCOMB_API_KEY",
         "Honeycomb: the team's key, `x-honeycomb-team`",
@@ -62,13 +65,20 @@ pub const EXPORTER_SECRETS: &[ExporterSecret] = &[
         "HONEYCOMB_TRACES_APIKEY",
         "Honeycomb: the key for traces alone",
     ),
+    secret(
+        "HONEYCOMB_METRICS_APIKEY",
+        "Honeycomb: the key for metrics alone",
+    ),
+    secret("HONEYCOMB_OTLP_HEADERS", "Honeycomb: further headers"),
     secret("DD_API_KEY", "Datadog: the intake key"),
     secret(
         "DATADOG_API_KEY",
         "Datadog: the intake key under its longer name",
     ),
     secret("DD_APP_KEY", "Datadog: the application key"),
+    secret("DATADOG_OTLP_HEADERS", "Datadog: further headers"),
     secret("BRAINTRUST_API_KEY", "Braintrust: the bearer token"),
+    secret("BRAINTRUST_OTLP_HEADERS", "Braintrust: further headers"),
     secret(
         "GRAFANA_CLOUD_API_KEY",
         "Grafana Cloud: the older name of the access policy token",
@@ -77,16 +87,32 @@ pub const EXPORTER_SECRETS: &[ExporterSecret] = &[
         "GRAFANA_CLOUD_TOKEN",
         "Grafana Cloud: the access policy token",
     ),
+    secret(
+        "GRAFANA_CLOUD_API_TOKEN",
+        "Grafana Cloud: the same under its longer name",
+    ),
+    secret("GRAFANA_OTLP_HEADERS", "Grafana Cloud: further headers"),
     secret("LOGFIRE_TOKEN", "Logfire: the write token"),
+    secret("LOGFIRE_OTLP_HEADERS", "Logfire: further headers"),
     secret("LANGSMITH_API_KEY", "LangSmith: `x-api-key`"),
     secret(
         "LANGCHAIN_API_KEY",
         "LangSmith: the same key under its older name",
     ),
+    secret("LANGSMITH_OTLP_HEADERS", "LangSmith: further headers"),
     secret("TRACELOOP_API_KEY", "Traceloop: the bearer token"),
     secret(
         "TRACELOOP_HEADERS",
         "Traceloop: headers of its client, with the token",
+    ),
+    secret("TRACELOOP_OTLP_HEADERS", "Traceloop: further headers"),
+    secret(
+        "JAEGER_OTLP_HEADERS",
+        "Jaeger: headers, if a proxy wants any",
+    ),
+    secret(
+        "PROMETHEUS_OTLP_HEADERS",
+        "Prometheus: headers of what is pushed",
     ),
 ];
 

@@ -6,6 +6,7 @@ use opentelemetry::trace::{Event, Link, SpanContext, SpanId, Status, TraceFlags,
 use opentelemetry::{Array, InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
+use super::limits::{Limits, shorten};
 use crate::session::span::{Attribute, FinishedSpan, SpanEvent, SpanStatus};
 
 pub(super) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
@@ -14,18 +15,22 @@ pub(super) static SCOPE: LazyLock<InstrumentationScope> = LazyLock::new(|| {
         .build()
 });
 
-/// What every span of a run shares: the caller's flag and state.
+/// What every span of a run shares: the caller's flag and state, and how much of a span is kept.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TraceFacts {
     pub(super) flags: TraceFlags,
     pub(super) state: TraceState,
+    pub(super) limits: Limits,
 }
 
 /// Translates one span; the attributes move.
-pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
+pub(super) fn span_data(mut span: FinishedSpan, trace: &TraceFacts) -> SpanData {
+    let limits = trace.limits;
     let mut events = SpanEvents::default();
-    events.dropped_count = span.dropped_events;
-    events.events = span.events.into_iter().map(event).collect();
+    let dropped_events = shorten(&mut span.events, limits.events);
+    events.dropped_count = span.dropped_events.saturating_add(dropped_events);
+    let kept = span.events.into_iter();
+    events.events = kept.map(|kept| event(kept, limits)).collect();
     let mut links = SpanLinks::default();
     links.links.extend(span.link.map(|link| {
         let context = SpanContext::new(
@@ -37,6 +42,9 @@ pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
         );
         Link::with_context(context)
     }));
+    links.dropped_count = shorten(&mut links.links, limits.links);
+    let mut attributes = key_values(span.attributes);
+    let dropped_attributes_count = limits.clip(&mut attributes, limits.attributes);
     SpanData {
         span_context: SpanContext::new(
             span.trace_id,
@@ -52,8 +60,8 @@ pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
         start_time: span.start.into(),
         // A receiver computes the length as an unsigned number: a span must not end before it starts.
         end_time: span.end.max(span.start).into(),
-        attributes: key_values(span.attributes),
-        dropped_attributes_count: 0,
+        attributes,
+        dropped_attributes_count,
         events,
         links,
         status: match span.status {
@@ -65,13 +73,10 @@ pub(super) fn span_data(span: FinishedSpan, trace: &TraceFacts) -> SpanData {
     }
 }
 
-fn event(event: SpanEvent) -> Event {
-    Event::new(
-        event.name,
-        event.time.into(),
-        key_values(event.attributes),
-        0,
-    )
+fn event(event: SpanEvent, limits: Limits) -> Event {
+    let mut attributes = key_values(event.attributes);
+    let dropped = limits.clip(&mut attributes, limits.event_attributes);
+    Event::new(event.name, event.time.into(), attributes, dropped)
 }
 
 fn key_values(attributes: Vec<Attribute>) -> Vec<KeyValue> {
@@ -167,6 +172,7 @@ pub(super) mod tests {
         let trace = TraceFacts {
             flags: TraceFlags::SAMPLED,
             state: TraceState::from_str("a=1").unwrap(),
+            ..TraceFacts::default()
         };
         let encoded = Span::from(span_data(a_span(vec![("k".into(), "v".into())]), &trace));
         assert_eq!(encoded.trace_id, TraceId::from(7).to_bytes());
@@ -183,6 +189,85 @@ pub(super) mod tests {
         assert_eq!(encoded.status.unwrap().message, "it broke");
         assert_eq!(encoded.attributes[0].key, "k");
         assert_eq!(encoded.events[0].time_unix_nano, 1_500);
+    }
+
+    #[test]
+    fn what_a_limit_leaves_out_is_counted_in_the_protocol() {
+        let attributes = |count: i64| -> Vec<Attribute> {
+            (0..count)
+                .map(|n| (format!("k{n}").into(), n.into()))
+                .collect()
+        };
+        let full = FinishedSpan {
+            events: vec![span(attributes(4)).events.remove(0); 5],
+            dropped_events: 3,
+            link: Some(crate::session::span::SpanLink {
+                trace_id: TraceId::from(1),
+                span_id: SpanId::from(2),
+            }),
+            ..span(attributes(9))
+        };
+        let encode = |limits| {
+            let trace = TraceFacts {
+                limits,
+                ..TraceFacts::default()
+            };
+            Span::from(span_data(full.clone(), &trace))
+        };
+        let whole = encode(Limits::default());
+        assert_eq!(
+            (whole.attributes.len(), whole.dropped_attributes_count),
+            (9, 0)
+        );
+        assert_eq!((whole.events.len(), whole.dropped_events_count), (5, 3));
+        assert_eq!((whole.links.len(), whole.dropped_links_count), (1, 0));
+
+        let limited = encode(Limits {
+            attributes: 7,
+            events: 2,
+            links: 0,
+            event_attributes: 1,
+            value_characters: None,
+        });
+        let kept: Vec<_> = limited.attributes.iter().map(|pair| &pair.key).collect();
+        assert_eq!(kept, ["k0", "k1", "k2", "k3", "k4", "k5", "k6"]);
+        assert_eq!(limited.dropped_attributes_count, 2);
+        // Those that the session has already left out, and three more.
+        assert_eq!((limited.events.len(), limited.dropped_events_count), (2, 6));
+        assert_eq!((limited.links.len(), limited.dropped_links_count), (0, 1));
+        for event in &limited.events {
+            assert_eq!(
+                (event.attributes.len(), event.dropped_attributes_count),
+                (1, 3)
+            );
+        }
+    }
+
+    #[test]
+    fn long_texts_are_clipped_by_characters_wherever_they_stand() {
+        let texts: Vec<opentelemetry::StringValue> = vec!["äöüß".into(), "ab".into()];
+        let attributes = vec![
+            ("text".into(), "äöüß".into()),
+            ("texts".into(), Value::Array(Array::String(texts))),
+            ("short".into(), "äöü".into()),
+            ("number".into(), 12_345.into()),
+        ];
+        let trace = TraceFacts {
+            limits: Limits {
+                value_characters: Some(3),
+                ..Limits::default()
+            },
+            ..TraceFacts::default()
+        };
+        let data = span_data(span(attributes), &trace);
+        for attributes in [&data.attributes, &data.events.events[0].attributes] {
+            let values: Vec<_> = attributes
+                .iter()
+                .map(|pair| pair.value.to_string())
+                .collect();
+            assert_eq!(values, ["äöü", r#"["äöü","ab"]"#, "äöü", "12345"]);
+        }
+        assert_eq!(data.dropped_attributes_count, 0);
     }
 
     #[test]
