@@ -202,3 +202,6 @@ pub(super) fn temporality(lookup: Lookup<'_>) -> Result<Option<Temporality>, Des
     let read = |value| word(variable, value, &words, "cumulative, delta or lowmemory");
     lookup(variable).map(read).transpose()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
-//! The backends that are known by name. Each is a row of data in [`table`]; what a row means is said here, once.
+//! The backends that are known by name. Each is a row of data in [`table`], made of what [`row`] has; what a row means
+//! is said here, once.
 //!
 //! A backend is configured by its vendor's own variables and by six of ours, `NAME_OTLP_{ENDPOINT,HEADERS,PROTOCOL,
 //! COMPRESSION,TIMEOUT,CERTIFICATE}`. It reads no variable of another row and none of `OTEL_EXPORTER_OTLP_*` but the
 //! wish for a temporality, which is no secret: what is meant for one backend never reaches another.
 
+mod row;
 mod table;
 
 use base64::Engine as _;
@@ -14,151 +16,12 @@ use opentelemetry::{Key, Value};
 use super::address::{Address, Schemeless};
 use super::values::{first, word};
 use super::{DestinationError, Lookup, headers, otlp};
-use crate::telemetry::destination::{
-    Compression, Dialect, OtlpDestination, Protocol, Route, Signal, Signals, Temporality, TlsFiles,
-};
+use crate::telemetry::destination::{OtlpDestination, Protocol, Route, Signal, Signals, TlsFiles};
 
+use self::row::{Counting, Holds, Names, Need, Origin};
+
+pub(super) use self::row::Backend;
 pub(super) use self::table::{BACKENDS, PROMETHEUS_PUSH};
-
-/// Variables that say the same thing; the first that is set counts.
-pub(super) type Names = &'static [&'static str];
-
-/// One row.
-#[derive(Debug)]
-pub(super) struct Backend {
-    /// As OTEL_EXPORTERS names it, in any case, and as the counts do.
-    pub(super) name: &'static str,
-    pub(super) own: Own,
-    /// What it takes at most.
-    pub(super) signals: Signals,
-    pub(super) place: Place,
-    pub(super) headers: &'static [Header],
-    /// The vendor's variables for further headers, written as OTEL_EXPORTER_OTLP_HEADERS is.
-    pub(super) lists: Names,
-    /// Resource attributes for this backend alone.
-    pub(super) resource: &'static [(&'static str, Names)],
-    pub(super) speaks: Speaks,
-    /// Unless a variable says otherwise. Gzip where the vendor says that it is read.
-    pub(super) compression: Compression,
-    pub(super) dialect: Dialect,
-    pub(super) counts: Counting,
-}
-
-/// The variables that every backend has.
-#[derive(Debug)]
-pub(super) struct Own {
-    /// The OTLP address, with or without the path of a signal. It wins over the vendor's.
-    pub(super) endpoint: &'static str,
-    pub(super) headers: &'static str,
-    pub(super) protocol: &'static str,
-    pub(super) compression: &'static str,
-    pub(super) timeout: &'static str,
-    pub(super) certificate: &'static str,
-}
-
-/// Where a backend is.
-#[derive(Debug)]
-pub(super) struct Place {
-    /// The vendor's variables for the address of its site.
-    pub(super) sites: Names,
-    /// What follows the site, before `/v1/traces`.
-    pub(super) path: &'static str,
-    pub(super) origin: Origin,
-}
-
-/// Where a backend is if nobody says so.
-#[derive(Debug)]
-pub(super) enum Origin {
-    /// At the vendor's.
-    Site(&'static str),
-    /// On this machine, on these ports over HTTP and gRPC.
-    Local { http: u16, grpc: u16 },
-    /// At an address of the vendor's that has a variable in it.
-    Part {
-        before: &'static str,
-        variables: Names,
-        /// What it is if no variable says so.
-        usual: Option<&'static str>,
-        after: &'static str,
-        example: &'static str,
-    },
-    /// At an address of the vendor's that has the region from a token in it: `pylf_v1_eu_...`.
-    Region {
-        before: &'static str,
-        token: &'static str,
-        regions: Names,
-        after: &'static str,
-    },
-    /// It must be said: what to set.
-    Said(&'static str),
-}
-
-/// A header of every request for some signals.
-#[derive(Debug)]
-pub(super) struct Header {
-    pub(super) name: &'static str,
-    pub(super) is: Holds,
-    pub(super) signals: Signals,
-}
-
-/// What a header holds.
-#[derive(Debug)]
-pub(super) enum Holds {
-    Fixed(&'static str),
-    /// No credential; without the variable there is no header, unless a usual value is given.
-    Plain(Names, Option<&'static str>),
-    /// A key as it is.
-    Raw(Names, Need),
-    Bearer(Names, Need),
-    /// `user:password` in base64; the user is a name and no secret by itself.
-    Basic(Names, Names, Need),
-}
-
-/// Whether there is no sending without a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    Always,
-    Never,
-    /// Only at the vendor's own address; elsewhere anybody may listen. A list of headers takes its place.
-    AtHome,
-}
-
-/// Which protocols a backend reads. All of them read protobuf over HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaks {
-    Protobuf,
-    ProtobufAndJson,
-    ProtobufAndGrpc,
-    All,
-}
-
-/// How a backend wants counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counting {
-    /// So, unless OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE says otherwise.
-    Prefers(Temporality),
-    /// It refuses or misreads anything else.
-    Only(Temporality),
-}
-
-impl Speaks {
-    fn has(self, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::HttpProtobuf => true,
-            Protocol::HttpJson => matches!(self, Self::ProtobufAndJson | Self::All),
-            Protocol::Grpc => matches!(self, Self::ProtobufAndGrpc | Self::All),
-        }
-    }
-
-    fn allowed(self) -> &'static str {
-        match self {
-            Self::Protobuf => "http/protobuf",
-            Self::ProtobufAndJson => "http/protobuf or http/json",
-            Self::ProtobufAndGrpc => "http/protobuf or grpc",
-            Self::All => "http/protobuf, http/json or grpc",
-        }
-    }
-}
 
 /// A base address, and whether it is the vendor's own.
 struct Found {

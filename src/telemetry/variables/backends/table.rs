@@ -1,7 +1,7 @@
 //! The rows. Where a fact comes from stands above its row: `observability.md` is the project's reference of that name,
 //! the rest are the vendors' own pages and sources, as of 2026.
 
-use super::{Backend, Counting, Header, Holds, Names, Need, Origin, Own, Place, Speaks};
+use super::row::{Backend, Counting, Header, Holds, Names, Need, Origin, Own, Place, Speaks};
 use crate::telemetry::destination::{Compression, Dialect, Signals, Temporality};
 
 /// Every backend that OTEL_EXPORTERS knows by name.
