@@ -199,13 +199,13 @@ pub(super) mod tests {
                 .collect()
         };
         let full = FinishedSpan {
-            events: vec![span(attributes(4)).events.remove(0); 5],
+            events: vec![a_span(attributes(4)).events.remove(0); 5],
             dropped_events: 3,
             link: Some(crate::session::span::SpanLink {
                 trace_id: TraceId::from(1),
                 span_id: SpanId::from(2),
             }),
-            ..span(attributes(9))
+            ..a_span(attributes(9))
         };
         let encode = |limits| {
             let trace = TraceFacts {
@@ -259,7 +259,7 @@ pub(super) mod tests {
             },
             ..TraceFacts::default()
         };
-        let data = span_data(span(attributes), &trace);
+        let data = span_data(a_span(attributes), &trace);
         for attributes in [&data.attributes, &data.events.events[0].attributes] {
             let values: Vec<_> = attributes
                 .iter()
