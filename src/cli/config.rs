@@ -120,7 +120,7 @@ impl Journal {
 pub enum Notice {
     /// Neither HOME nor XDG_STATE_HOME is an absolute path.
     NoHome,
-    /// [`CONTENT_VARIABLE`] has a value that it cannot have.
+    /// OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT has a value that it cannot have.
     CaptureUnclear,
 }
 
