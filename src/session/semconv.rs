@@ -174,12 +174,71 @@ pub mod key {
     pub const LOOP_TIMES: &str = "sandtrace.loop.times";
     /// How long the sandbox had left.
     pub const SANDBOX_LEFT_MS: &str = "sandtrace.sandbox.left_ms";
+
+    // Of metrics alone.
+    pub const GEN_AI_TOKEN_TYPE: &str = "gen_ai.token.type";
+    /// Which kind of span an error closed: the first word of its name.
+    pub const SPAN: &str = "sandtrace.span";
+    /// Whether cached input was read or written.
+    pub const CACHE: &str = "sandtrace.cache";
+    pub const MEMORY_STATE: &str = "system.memory.state";
+    pub const PAGING_STATE: &str = "system.paging.state";
+    pub const FILESYSTEM_STATE: &str = "system.filesystem.state";
+    /// What tasks waited for.
+    pub const PRESSURE_RESOURCE: &str = "sandtrace.pressure.resource";
+    /// Whether some tasks waited, or all that were not idle.
+    pub const PRESSURE_SHARE: &str = "sandtrace.pressure.share";
+    pub const DESTINATION: &str = "sandtrace.destination";
+    pub const SIGNAL: &str = "sandtrace.signal";
+}
+
+/// Names of metrics. What each measures, and in which unit, stands where it is made: `telemetry/metrics/instruments.rs`.
+pub mod metric {
+    pub const TOKEN_USAGE: &str = "gen_ai.client.token.usage";
+    pub const OPERATION_DURATION: &str = "gen_ai.client.operation.duration";
+    pub const TIME_TO_FIRST_CHUNK: &str = "gen_ai.client.operation.time_to_first_chunk";
+    pub const INVOKE_AGENT_DURATION: &str = "gen_ai.invoke_agent.duration";
+    pub const EXECUTE_TOOL_DURATION: &str = "gen_ai.execute_tool.duration";
+    pub const APPROVAL_DURATION: &str = "sandtrace.approval.duration";
+    pub const COST: &str = "sandtrace.cost";
+    pub const CACHE_TOKENS: &str = "sandtrace.cache.tokens";
+    pub const RUNS: &str = "sandtrace.runs";
+    pub const ERRORS: &str = "sandtrace.errors";
+
+    pub const PROCESS_CPU_TIME: &str = "process.cpu.time";
+    pub const PROCESS_CPU_UTILIZATION: &str = "process.cpu.utilization";
+    pub const PROCESS_MEMORY_USAGE: &str = "process.memory.usage";
+    pub const PROCESS_OPEN_FILES: &str = "process.unix.file_descriptor.count";
+    pub const TREE_PROCESSES: &str = "sandtrace.tree.processes";
+    pub const SYSTEM_CPU_UTILIZATION: &str = "system.cpu.utilization";
+    pub const SYSTEM_CPU_COUNT: &str = "system.cpu.logical.count";
+    /// No convention has the load; this is the OpenTelemetry Collector's name for it.
+    pub const SYSTEM_LOAD: &str = "system.cpu.load_average.1m";
+    pub const SYSTEM_MEMORY_USAGE: &str = "system.memory.usage";
+    pub const SYSTEM_MEMORY_LIMIT: &str = "system.memory.limit";
+    pub const SYSTEM_PAGING_USAGE: &str = "system.paging.usage";
+    pub const SYSTEM_FILESYSTEM_USAGE: &str = "system.filesystem.usage";
+    pub const CONTAINER_MEMORY_USAGE: &str = "container.memory.usage";
+    pub const CONTAINER_MEMORY_AVAILABLE: &str = "container.memory.available";
+    pub const STALL_RATIO: &str = "sandtrace.pressure.stall_ratio";
+    pub const SANDBOX_OOM_KILLS: &str = "sandtrace.sandbox.oom_kills";
+    pub const CGROUP_OOM_KILLS: &str = "sandtrace.cgroup.oom_kills";
+
+    pub const TELEMETRY_EXPORTED: &str = "sandtrace.telemetry.exported";
+    pub const TELEMETRY_DROPPED: &str = "sandtrace.telemetry.dropped";
+    pub const TELEMETRY_QUEUED: &str = "sandtrace.telemetry.queued";
 }
 
 /// Fixed attribute values.
 pub mod value {
     pub const ANTHROPIC: &str = "anthropic";
     pub const FUNCTION: &str = "function";
+    pub const INPUT: &str = "input";
+    pub const OUTPUT: &str = "output";
+    pub const CACHE_READ: &str = "read";
+    pub const CACHE_CREATION: &str = "creation";
+    pub const USED: &str = "used";
+    pub const FREE: &str = "free";
     pub const EXTENSION: &str = "extension";
     pub const OWN: &str = "own";
     pub const TREE: &str = "tree";

@@ -205,6 +205,9 @@ impl Supervisor {
         let now = self.clock.now();
         self.read_memory();
         self.take(Input::Sampled(&sample));
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.resources(&sample.resources);
+        }
         self.last_sample = Some(sample.resources);
         let is_due = self
             .last_resources

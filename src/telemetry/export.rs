@@ -29,6 +29,7 @@ use super::host::Host;
 use super::logs::{LogEntry, Records};
 use super::messages::MessagePlace;
 use super::metrics::{Metrics, points};
+use super::prometheus::{Ask, Page, page};
 use super::queue::{Parcel, Queue};
 use super::redaction::Redactor;
 use super::sender::Sender;
@@ -43,8 +44,8 @@ pub(super) enum Message {
     Span(Box<FinishedSpan>, OwnedSemaphorePermit),
     /// Likewise a log record.
     Log(Box<LogEntry>, OwnedSemaphorePermit),
-    /// What the sandbox and the agent use.
-    Resources(Box<wire::Resources>),
+    /// Likewise what the sandbox and the agent use.
+    Resources(Box<wire::Resources>, OwnedSemaphorePermit),
     /// Do not wait for the batch to fill.
     Flush,
     /// From here on spans come from somebody else.
@@ -63,6 +64,19 @@ pub(super) enum Sink {
     Console(Console),
     File(JournalFiles),
     Host(Host),
+}
+
+impl Sink {
+    /// How this sink wants its metrics, if it wants any.
+    pub(super) fn temporality(&self) -> Option<Temporality> {
+        match self {
+            // A file is read from its start: what counts from there says it all.
+            Self::File(files) => files.takes_metrics().then_some(Temporality::Cumulative),
+            Self::Host(_) => Some(Temporality::Cumulative),
+            Self::Otlp(otlp) => otlp.metrics.as_ref().map(|_| otlp.temporality),
+            Self::Console(_) => None,
+        }
+    }
 }
 
 /// The near half of an OTLP destination; the far half is a [`Sender`] for each route.
@@ -159,6 +173,8 @@ pub(super) struct Export {
     pub(super) messages_in: MessagePlace,
     pub(super) redactor: Arc<Redactor>,
     pub(super) metrics: Metrics,
+    /// Where metrics are scraped.
+    pub(super) pages: Vec<Page>,
     pub(super) sinks: Vec<Sink>,
     pub(super) senders: Vec<Sender>,
     pub(super) draining: watch::Sender<bool>,
@@ -208,6 +224,10 @@ impl Export {
             // A sender that panics ends alone; what it leaves is counted as queued.
             tasks.spawn(sender.run());
         }
+        let (asks, mut asked) = mpsc::channel(1);
+        for page in self.pages.drain(..) {
+            tokio::spawn(page.serve(asks.clone()));
+        }
         let mut spans = Batch::default();
         let mut logs = Batch::default();
         let mut measured = interval_at(Instant::now() + self.metric_interval, self.metric_interval);
@@ -216,9 +236,17 @@ impl Export {
             let due = [spans.due, logs.due].into_iter().flatten().min();
             let message = tokio::select! {
                 message = self.messages.recv() => message,
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Some(Message::Flush),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.emit_spans(&mut spans);
+                    self.emit_logs(&mut logs);
+                    continue;
+                }
                 _ = measured.tick() => {
                     self.emit_metrics();
+                    continue;
+                }
+                Some(ask) = asked.recv() => {
+                    self.scraped(ask);
                     continue;
                 }
             };
@@ -234,10 +262,11 @@ impl Export {
                     log.clip();
                     self.admit_log(&mut logs, *log, Some(permit));
                 }
-                Some(Message::Resources(resources)) => self.metrics.resources(&resources),
+                Some(Message::Resources(resources, _permit)) => self.metrics.resources(&resources),
                 Some(Message::Flush) => {
                     self.emit_spans(&mut spans);
                     self.emit_logs(&mut logs);
+                    self.emit_metrics();
                 }
                 Some(Message::Identify(resource)) => {
                     self.emit_spans(&mut spans);
@@ -252,7 +281,7 @@ impl Export {
         self.emit_spans(&mut spans);
         self.emit_logs(&mut logs);
         self.emit_metrics();
-        self.drain(tasks, deadline).await;
+        self.drain(tasks, deadline, asked).await;
         // The other end may have answered without us already.
         done.send(()).unwrap_or_default();
     }
@@ -334,13 +363,12 @@ impl Export {
     }
 
     fn emit_metrics(&mut self) {
-        for temporality in [Temporality::Cumulative, Temporality::Delta] {
-            let wants = |sink: &Sink| match sink {
-                // A file is read from its start: what counts from there says it all.
-                Sink::File(_) | Sink::Host(_) => temporality == Temporality::Cumulative,
-                Sink::Otlp(otlp) => otlp.metrics.is_some() && otlp.temporality == temporality,
-                Sink::Console(_) => false,
-            };
+        for temporality in [
+            Temporality::Cumulative,
+            Temporality::Delta,
+            Temporality::LowMemory,
+        ] {
+            let wants = |sink: &Sink| sink.temporality() == Some(temporality);
             if !self.sinks.iter().any(wants) {
                 continue;
             }
@@ -370,8 +398,21 @@ impl Export {
         }
     }
 
+    /// Answers a scrape.
+    fn scraped(&mut self, ask: Ask) {
+        let metrics = self.metrics.collect(Temporality::Cumulative);
+        let page = metrics.as_ref().map(page).unwrap_or_default();
+        // Whoever asked may have left.
+        ask.send(page).unwrap_or_default();
+    }
+
     /// Lets the senders empty their queues until the deadline, all at once.
-    async fn drain(&mut self, mut tasks: JoinSet<()>, deadline: Instant) {
+    async fn drain(
+        &mut self,
+        mut tasks: JoinSet<()>,
+        deadline: Instant,
+        mut asked: mpsc::Receiver<Ask>,
+    ) {
         self.draining.send_replace(true);
         for sink in self.sinks.drain(..) {
             match sink {
@@ -382,7 +423,19 @@ impl Export {
                 Sink::File(_) | Sink::Host(_) => {}
             }
         }
-        let all = async { while tasks.join_next().await.is_some() {} };
+        let all = async {
+            loop {
+                tokio::select! {
+                    joined = tasks.join_next() => {
+                        if joined.is_none() {
+                            return;
+                        }
+                    }
+                    // The last chance for a scrape.
+                    Some(ask) = asked.recv() => self.scraped(ask),
+                }
+            }
+        };
         // Past the deadline the tasks are aborted; what they leave is counted as queued.
         timeout_at(deadline, all).await.unwrap_or_default();
     }

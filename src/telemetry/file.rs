@@ -107,6 +107,10 @@ impl JournalFiles {
         }
     }
 
+    pub(super) fn takes_metrics(&self) -> bool {
+        self.metrics.is_some()
+    }
+
     pub(super) fn metrics(&mut self, metrics: &ResourceMetrics) {
         if let Some(lines) = &mut self.metrics {
             lines.write(&ExportMetricsServiceRequest::from(metrics), points(metrics));

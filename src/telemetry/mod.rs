@@ -27,6 +27,7 @@ mod limits;
 mod logs;
 mod messages;
 mod metrics;
+mod prometheus;
 mod queue;
 pub mod redaction;
 pub mod resource;
@@ -38,6 +39,7 @@ mod span_data;
 mod transport;
 mod variables;
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +62,7 @@ use self::export::{Export, Message, OtlpSink, RouteSink, Sink};
 use self::file::JournalFiles;
 use self::host::Host;
 use self::metrics::Metrics;
+use self::prometheus::Page;
 use self::queue::Queue;
 use self::sender::Sender;
 use self::span_data::{JSON_FACTOR, TraceFacts, weight};
@@ -86,6 +89,12 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// How often metrics are told unless OTEL_METRIC_EXPORT_INTERVAL says otherwise. Not the specification's minute: a
 /// sandbox that vanishes should take seconds with it.
 pub const METRIC_INTERVAL: Duration = Duration::from_secs(10);
+
+/// An interval cannot be nothing.
+const SHORTEST_METRIC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a sample of the sandbox takes of the run buffer.
+const SAMPLE_BYTES: u32 = 512;
 
 /// The most encoded bytes of a request, before compression.
 const BATCH_BYTES: usize = 2 << 20;
@@ -188,6 +197,7 @@ impl Telemetry {
         let mut ledger = Ledger::default();
         let mut trouble = None;
         let mut host = None;
+        let mut pages = Vec::new();
         let mut sinks = Vec::new();
         let mut senders = Vec::new();
         let mut batch_weight = BATCH_BYTES;
@@ -198,12 +208,16 @@ impl Telemetry {
         }
         for destination in config.destinations {
             match destination {
-                Destination::File | Destination::Prometheus(_) => {}
+                Destination::File => {}
                 Destination::Host => {
                     let (sink, receiver) = Host::new(&resource, ledger.add("host", config.sampled));
                     sinks.push(Sink::Host(sink));
                     host = Some(receiver);
                 }
+                Destination::Prometheus(address) => match Page::listen(address) {
+                    Ok(page) => pages.push(page),
+                    Err(error) => trouble = Some(no_page(address, &error)),
+                },
                 Destination::Console(signals) => {
                     let takes_spans = config.sampled && signals.traces;
                     let counts = ledger.add("console", takes_spans);
@@ -231,15 +245,19 @@ impl Telemetry {
             }
         }
         let (messages, receiver) = mpsc::unbounded_channel();
+        let ledger = Arc::new(ledger);
+        let mut temporalities: Vec<_> = sinks.iter().filter_map(Sink::temporality).collect();
+        temporalities.extend(pages.iter().map(|_| Temporality::Cumulative));
         let export = Export {
             messages: receiver,
             batching: config.batching,
             batch_weight,
-            metric_interval: config.metric_interval,
+            metric_interval: config.metric_interval.max(SHORTEST_METRIC_INTERVAL),
             unsampled: !config.sampled,
             messages_in: config.messages,
             redactor: config.redactor,
-            metrics: Metrics::new(&resource),
+            metrics: Metrics::new(&resource, &temporalities, Arc::clone(&ledger)),
+            pages,
             trace: TraceFacts {
                 flags: TraceFlags::default().with_sampled(config.sampled),
                 state: config.trace_state.parse::<TraceState>().unwrap_or_default(),
@@ -249,7 +267,6 @@ impl Telemetry {
             senders,
             draining,
         };
-        let ledger = Arc::new(ledger);
         let panicked = Arc::clone(&ledger);
         // In every bad case the handle finds the channel closed, and counts what it cannot hand over as dropped.
         let work = move || {
@@ -284,7 +301,7 @@ impl Telemetry {
         })
     }
 
-    /// Why spans are not exported, as far as it was known at the start.
+    /// What is not exported, and why, as far as it was known at the start.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
@@ -331,11 +348,15 @@ impl Telemetry {
         self.ledger.logs_dropped(records);
     }
 
-    /// Measures what the sandbox and the agent use.
+    /// Measures what the sandbox and the agent use. Never blocks: without room the sample is left out, for a newer one
+    /// will do.
     pub fn resources(&self, resources: &wire::Resources) {
-        self.messages
-            .send(Message::Resources(Box::new(resources.clone())))
-            .unwrap_or_default();
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(SAMPLE_BYTES) {
+            // If the thread is gone, nothing is measured any more.
+            self.messages
+                .send(Message::Resources(Box::new(resources.clone()), permit))
+                .unwrap_or_default();
+        }
     }
 
     /// Spans recorded from here on come from another resource: the sandbox was forked.
@@ -412,6 +433,12 @@ fn with_extra(resource: &Resource, extra: &[(Key, Value)]) -> Resource {
     Resource::builder_empty()
         .with_attributes(all.map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
         .build()
+}
+
+fn no_page(address: SocketAddr, error: &io::Error) -> String {
+    format!(
+        "metrics cannot be scraped at {address}: {error}; set PROMETHEUS_EXPORTER_PORT to a port that is free"
+    )
 }
 
 fn no_thread(error: &io::Error) -> String {
