@@ -16,6 +16,7 @@ mod host;
 mod isolated;
 mod journal;
 mod logs;
+mod metrics;
 mod network;
 mod oom;
 mod otlp_lines;

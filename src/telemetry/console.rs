@@ -1,4 +1,4 @@
-//! Spans as text for people, by opentelemetry-stdout.
+//! Spans and metrics as text for people, by opentelemetry-stdout.
 //!
 //! The crate prints with `println!`, so the program points fd 1 at stderr before anything else. A terminal or pipe that
 //! nobody reads blocks such a print for good, and a closed one makes it panic. Hence the thread of its own: it may hang
@@ -9,19 +9,26 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::counts::Counts;
+use super::counts::{Counts, SignalCounts};
+use super::destination::Signals;
 use super::export::poll_once;
+use super::metrics::points;
 
-/// The most bytes of spans that wait to be printed.
+/// The most bytes of spans and metrics that wait to be printed.
 const CONSOLE_BYTES: usize = 8 << 20;
+/// What a data point takes.
+const POINT_BYTES: usize = 512;
 
 /// What the thread is to do.
 #[derive(Debug)]
 enum Print {
     Spans(Vec<SpanData>, OwnedSemaphorePermit),
+    Metrics(Arc<ResourceMetrics>, OwnedSemaphorePermit),
     /// From here on spans come from somebody else.
     Identify(Box<Resource>),
 }
@@ -33,35 +40,40 @@ pub(super) struct Console {
     batches: mpsc::Sender<Print>,
     room: Arc<Semaphore>,
     done: oneshot::Receiver<()>,
-    counts: Arc<Counts>,
+    counts: SignalCounts,
+    signals: Signals,
 }
 
 impl Console {
-    pub(super) fn start(resource: &Resource, counts: Arc<Counts>) -> io::Result<Self> {
+    pub(super) fn start(
+        resource: &Resource,
+        counts: SignalCounts,
+        signals: Signals,
+    ) -> io::Result<Self> {
         let (batches, received) = mpsc::channel::<Print>();
         let (alive, done) = oneshot::channel();
         let mut exporter = opentelemetry_stdout::SpanExporter::default();
         exporter.set_resource(resource);
-        let printed = Arc::clone(&counts);
+        let metrics_exporter = opentelemetry_stdout::MetricExporter::default();
+        let printed = counts.clone();
         thread::Builder::new()
             .name("console".to_owned())
             .spawn(move || {
                 // Dropped when the thread ends, which is what `done` waits for.
                 let _alive: oneshot::Sender<()> = alive;
                 for print in received {
-                    let (spans, permit) = match print {
-                        Print::Spans(spans, permit) => (spans, permit),
-                        Print::Identify(resource) => {
-                            exporter.set_resource(&resource);
-                            continue;
+                    match print {
+                        Print::Spans(spans, _permit) => {
+                            let count = spans.len() as u64;
+                            let result = poll_once(|| exporter.export(spans));
+                            settle(&printed.spans, count, result);
                         }
-                    };
-                    let count = spans.len() as u64;
-                    match poll_once(|| exporter.export(spans)) {
-                        Ok(()) => printed.exported(count),
-                        Err(error) => printed.dropped(count, &error),
+                        Print::Metrics(metrics, _permit) => {
+                            let result = poll_once(|| metrics_exporter.export(&metrics));
+                            settle(&printed.metrics, points(&metrics), result);
+                        }
+                        Print::Identify(resource) => exporter.set_resource(&resource),
                     }
-                    drop(permit);
                 }
             })?;
         Ok(Self {
@@ -69,17 +81,43 @@ impl Console {
             room: Arc::new(Semaphore::new(CONSOLE_BYTES)),
             done,
             counts,
+            signals,
         })
     }
 
     pub(super) fn print(&self, spans: Vec<SpanData>, weight: usize) {
         let count = spans.len() as u64;
+        self.send(&self.counts.spans, count, weight, |permit| {
+            Print::Spans(spans, permit)
+        });
+    }
+
+    pub(super) fn takes(&self) -> Signals {
+        self.signals
+    }
+
+    pub(super) fn metrics(&self, metrics: &Arc<ResourceMetrics>) {
+        let count = points(metrics);
+        let weight = usize::try_from(count).unwrap_or(usize::MAX);
+        let weight = weight.saturating_mul(POINT_BYTES);
+        self.send(&self.counts.metrics, count, weight, |permit| {
+            Print::Metrics(Arc::clone(metrics), permit)
+        });
+    }
+
+    fn send(
+        &self,
+        counts: &Counts,
+        items: u64,
+        weight: usize,
+        print: impl FnOnce(OwnedSemaphorePermit) -> Print,
+    ) {
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(weight) else {
-            return self.counts.dropped(count, "the console does not keep up");
+            return counts.dropped(items, "the console does not keep up");
         };
-        if self.batches.send(Print::Spans(spans, permit)).is_err() {
-            self.counts.dropped(count, "the console is gone");
+        if self.batches.send(print(permit)).is_err() {
+            counts.dropped(items, "the console is gone");
         }
     }
 
@@ -96,5 +134,12 @@ impl Console {
         drop(self.batches);
         // An error is the sender's drop, which is the news.
         self.done.await.unwrap_or_default();
+    }
+}
+
+fn settle(counts: &Counts, items: u64, result: Result<(), String>) {
+    match result {
+        Ok(()) => counts.exported(items),
+        Err(error) => counts.dropped(items, &error),
     }
 }

@@ -74,7 +74,10 @@ impl Sink {
             Self::File(files) => files.takes_metrics().then_some(Temporality::Cumulative),
             Self::Host(_) => Some(Temporality::Cumulative),
             Self::Otlp(otlp) => otlp.metrics.as_ref().map(|_| otlp.temporality),
-            Self::Console(_) => None,
+            Self::Console(console) => {
+                let takes = console.takes().metrics;
+                takes.then_some(Temporality::Cumulative)
+            }
         }
     }
 }
@@ -339,7 +342,10 @@ impl Export {
             match sink {
                 Sink::File(files) => files.spans(data(&batch.items)),
                 _ if self.unsampled => {}
-                Sink::Console(console) => console.print(data(&batch.items), batch.weight),
+                Sink::Console(console) if console.takes().traces => {
+                    console.print(data(&batch.items), batch.weight);
+                }
+                Sink::Console(_) => {}
                 Sink::Otlp(otlp) => otlp.spans(batch.items.clone(), &self.trace),
                 Sink::Host(host) => host.spans(&batch.items, &self.trace),
             }
@@ -372,7 +378,7 @@ impl Export {
             if !self.sinks.iter().any(wants) {
                 continue;
             }
-            let Some(metrics) = self.metrics.collect(temporality) else {
+            let Some(metrics) = self.metrics.collect(temporality).map(Arc::new) else {
                 continue;
             };
             for sink in self.sinks.iter_mut().filter(|sink| wants(sink)) {
@@ -380,7 +386,7 @@ impl Export {
                     Sink::File(files) => files.metrics(&metrics),
                     Sink::Otlp(otlp) => otlp.metrics(&metrics),
                     Sink::Host(host) => host.metrics(&metrics),
-                    Sink::Console(_) => {}
+                    Sink::Console(console) => console.metrics(&metrics),
                 }
             }
         }

@@ -221,8 +221,12 @@ impl Telemetry {
                 Destination::Console(signals) => {
                     let takes_spans = config.sampled && signals.traces;
                     let counts = ledger.add("console", takes_spans);
-                    if takes_spans {
-                        match Console::start(&resource, counts.spans) {
+                    if takes_spans || signals.metrics {
+                        let signals = Signals {
+                            traces: takes_spans,
+                            ..signals
+                        };
+                        match Console::start(&resource, counts, signals) {
                             Ok(console) => sinks.push(Sink::Console(console)),
                             // There will be no thread for the export either.
                             Err(error) => trouble = Some(no_thread(&error)),

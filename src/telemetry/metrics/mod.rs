@@ -154,10 +154,10 @@ fn provide(
 
 /// The SDK's reader that reads when asked. Shared, for the provider wants to own it, and gives it to nobody.
 #[derive(Debug, Clone)]
-struct Reader(Arc<ManualReader>);
+pub(super) struct Reader(Arc<ManualReader>);
 
 impl Reader {
-    fn new(temporality: Temporality) -> Self {
+    pub(super) fn new(temporality: Temporality) -> Self {
         let reader = ManualReader::builder().with_temporality(temporality);
         Self(Arc::new(reader.build()))
     }
