@@ -24,7 +24,7 @@ use super::console::Console;
 use super::counts::Counts;
 use super::destination::{Batching, Dialect};
 use super::encode::{EncodeError, Encoder};
-use super::file::JournalFiles;
+use super::file::{JournalFiles, Moment};
 use super::host::Host;
 use super::logs::{LogEntry, Records};
 use super::messages::MessagePlace;
@@ -245,7 +245,7 @@ impl Export {
                     continue;
                 }
                 _ = measured.tick() => {
-                    self.emit_metrics();
+                    self.emit_metrics(Moment::Interval);
                     continue;
                 }
                 Some(ask) = asked.recv() => {
@@ -269,12 +269,12 @@ impl Export {
                 Some(Message::Flush) => {
                     self.emit_spans(&mut spans);
                     self.emit_logs(&mut logs);
-                    self.emit_metrics();
+                    self.emit_metrics(Moment::Last);
                 }
                 Some(Message::Identify(resource)) => {
                     self.emit_spans(&mut spans);
                     self.emit_logs(&mut logs);
-                    self.emit_metrics();
+                    self.emit_metrics(Moment::Last);
                     self.identify(&resource);
                 }
                 Some(Message::Shutdown { deadline, done }) => break (deadline, done),
@@ -283,7 +283,7 @@ impl Export {
         };
         self.emit_spans(&mut spans);
         self.emit_logs(&mut logs);
-        self.emit_metrics();
+        self.emit_metrics(Moment::Last);
         self.drain(tasks, deadline, asked).await;
         // The other end may have answered without us already.
         done.send(()).unwrap_or_default();
@@ -368,7 +368,7 @@ impl Export {
         }
     }
 
-    fn emit_metrics(&mut self) {
+    fn emit_metrics(&mut self, moment: Moment) {
         for temporality in [
             Temporality::Cumulative,
             Temporality::Delta,
@@ -383,7 +383,7 @@ impl Export {
             };
             for sink in self.sinks.iter_mut().filter(|sink| wants(sink)) {
                 match sink {
-                    Sink::File(files) => files.metrics(&metrics),
+                    Sink::File(files) => files.metrics(&metrics, moment),
                     Sink::Otlp(otlp) => otlp.metrics(&metrics),
                     Sink::Host(host) => host.metrics(&metrics),
                     Sink::Console(console) => console.metrics(&metrics),

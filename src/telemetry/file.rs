@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -57,6 +58,18 @@ enum FileError {
     Full { name: &'static str, cap: u64 },
 }
 
+/// How often metrics are written to their file.
+const METRICS_EVERY: Duration = Duration::from_secs(60);
+
+/// Why metrics are told now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Some time has passed.
+    Interval,
+    /// There may be no later.
+    Last,
+}
+
 /// The open files.
 #[derive(Debug)]
 pub(super) struct JournalFiles {
@@ -64,6 +77,8 @@ pub(super) struct JournalFiles {
     metrics: Option<JsonLines>,
     logs: Option<JsonLines>,
     resource: ResourceAttributesWithSchema,
+    /// When metrics were last written.
+    measured: Option<Instant>,
 }
 
 impl JournalFiles {
@@ -76,6 +91,7 @@ impl JournalFiles {
             metrics: open(paths.metrics, "metrics.jsonl", &counts.metrics),
             logs: open(paths.logs, "logs.jsonl", &counts.logs),
             resource: resource.into(),
+            measured: None,
         }
     }
 
@@ -111,8 +127,15 @@ impl JournalFiles {
         self.metrics.is_some()
     }
 
-    pub(super) fn metrics(&mut self, metrics: &ResourceMetrics) {
-        if let Some(lines) = &mut self.metrics {
+    /// They count from the start of the run, so that the last of them say it all and a minute between two is enough:
+    /// the file lasts for a day then.
+    pub(super) fn metrics(&mut self, metrics: &ResourceMetrics, moment: Moment) {
+        let is_due = moment == Moment::Last
+            || self
+                .measured
+                .is_none_or(|measured| measured.elapsed() >= METRICS_EVERY);
+        if let Some(lines) = self.metrics.as_mut().filter(|_| is_due) {
+            self.measured = Some(Instant::now());
             lines.write(&ExportMetricsServiceRequest::from(metrics), points(metrics));
         }
     }
