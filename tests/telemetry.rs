@@ -259,8 +259,9 @@ fn spans_go_out_during_the_run_after_the_delay_or_at_a_flush() {
 
 #[test]
 fn a_retry_sends_identical_bytes() {
+    // The reset comes on a new connection, so that it is a try like any other.
     let receiver = Receiver::scripted(|number, _| match number {
-        0 => Answer::status(503),
+        0 => Answer::status(503).header("Connection", "close"),
         1 => Answer::Reset,
         _ => Answer::status(200),
     });

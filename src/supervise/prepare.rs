@@ -18,7 +18,9 @@ use crate::session::{SessionConfig, TraceContext, id};
 use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
-use crate::telemetry::{self, JournalFile, JournalPaths, Sampling, TelemetryConfig};
+use crate::telemetry::{
+    self, Destination, JournalFile, JournalPaths, Proxies, Sampling, TelemetryConfig,
+};
 use crate::time::UnixNanos;
 
 /// Why a run could not begin. Every one of these comes before the agent is started.
@@ -103,8 +105,18 @@ impl Prepared {
         if let Some(unsupported) = &sampling.unsupported {
             warnings.push(("sampler_unsupported", unsupported.to_string()));
         }
+        let proxies = Proxies::from_env(&lookup);
+        let is_otlp = |destination: &_| matches!(destination, Destination::Otlp(_));
+        let exports = wanted.destinations.iter().any(is_otlp);
+        warnings.extend(proxies.unusable().iter().filter(|_| exports).map(|variable| {
+            let what = format!(
+                "{variable} is not the address of a proxy that speaks plain HTTP, so telemetry goes without"
+            );
+            ("proxy_unsupported", what)
+        }));
         let mut telemetry = TelemetryConfig {
             destinations: wanted.destinations,
+            proxies,
             resource: resource_of(&config.settings, &run_id)?,
             limits: telemetry::limits(&lookup)?,
             batching: telemetry::batching(&lookup)?,

@@ -41,7 +41,6 @@ mod variables;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
@@ -49,8 +48,6 @@ use std::{io, thread};
 use opentelemetry::trace::{TraceFlags, TraceState};
 use opentelemetry::{Key, KeyValue, Value};
 use opentelemetry_sdk::Resource;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use sandtrace_client::wire;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -66,6 +63,7 @@ use self::prometheus::Page;
 use self::queue::Queue;
 use self::sender::Sender;
 use self::span_data::{JSON_FACTOR, TraceFacts, weight};
+use self::transport::Access;
 
 pub use self::destination::{
     Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Signal, Signals,
@@ -78,6 +76,7 @@ pub use self::logs::LogEntry;
 pub use self::messages::MessagePlace;
 pub use self::redaction::Redactor;
 pub use self::sampling::Sampling;
+pub use self::transport::{Proxies, TlsFileError};
 pub use self::variables::{
     DestinationError, SamplingDecision, batching, limits, metric_interval, sampling,
 };
@@ -133,6 +132,8 @@ pub struct TelemetryConfig {
     pub messages: MessagePlace,
     /// What never leaves the sandbox.
     pub redactor: Arc<Redactor>,
+    /// The way out of a network that only a proxy leaves.
+    pub proxies: Proxies,
 }
 
 impl Default for TelemetryConfig {
@@ -149,6 +150,7 @@ impl Default for TelemetryConfig {
             metric_interval: METRIC_INTERVAL,
             messages: MessagePlace::default(),
             redactor: Arc::default(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -156,14 +158,12 @@ impl Default for TelemetryConfig {
 /// Why telemetry cannot start. All of these are the user's to mend, before the agent is started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The file with certificate authorities cannot be read.
-    #[error("failed to read the certificates in {path} (OTEL_EXPORTER_OTLP_CERTIFICATE)")]
+    /// A file with certificates or a key cannot be used.
+    #[error(transparent)]
     Certificate {
-        /// As given.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rustls_pki_types::pem::Error,
+        /// Which, and why.
+        #[from]
+        source: TlsFileError,
     },
     /// The crate that encodes refuses the configuration.
     #[error("failed to set up the encoding for the destination {name}")]
@@ -242,7 +242,13 @@ impl Telemetry {
                         batch_weight = BATCH_BYTES / JSON_FACTOR;
                     }
                     // Even if nothing will be sent: a mistake in the configuration is told in any case.
-                    let (sink, routes) = otlp(*destination, &resource, &counts, &watch_draining)?;
+                    let (sink, routes) = otlp(
+                        *destination,
+                        &resource,
+                        &counts,
+                        &watch_draining,
+                        &config.proxies,
+                    )?;
                     sinks.push(Sink::Otlp(Box::new(sink)));
                     senders.extend(routes);
                 }
@@ -457,6 +463,7 @@ fn otlp(
     resource: &Resource,
     counts: &SignalCounts,
     draining: &watch::Receiver<bool>,
+    proxies: &Proxies,
 ) -> Result<(OtlpSink, Vec<Sender>), TelemetryError> {
     let OtlpDestination {
         name,
@@ -507,7 +514,7 @@ fn otlp(
             }
         }
         senders.push(Sender {
-            authorities: authorities(&route)?,
+            access: Access::new(&route, proxies)?,
             route,
             queue,
             counts: Arc::clone(counts),
@@ -515,19 +522,4 @@ fn otlp(
         });
     }
     Ok((sink, senders))
-}
-
-fn authorities(route: &Route) -> Result<Vec<CertificateDer<'static>>, TelemetryError> {
-    let Some(path) = &route.tls.authorities else {
-        return Ok(Vec::new());
-    };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = read.and_then(|found| match found.as_slice() {
-        [] => Err(rustls_pki_types::pem::Error::NoItemsFound),
-        _ => Ok(found),
-    });
-    certificates.map_err(|source| TelemetryError::Certificate {
-        path: path.clone(),
-        source,
-    })
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 pub(super) const TRIES: u32 = 6;
 
 /// The longest that a backend may ask us to wait; what it asked for beyond is cut.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// What a status means for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
