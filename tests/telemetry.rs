@@ -1,65 +1,29 @@
 //! Telemetry against receivers that behave and receivers that do not.
 
-use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
-use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message as _;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use sandtrace::session::span::{FinishedSpan, SpanStatus};
 use sandtrace::telemetry::{
-    Batching, Compression, Destination, Dialect, JournalFile, JournalPaths, OtlpDestination,
-    Protocol, Route, Signal, Signals, Telemetry, TelemetryConfig, TelemetryError, Temporality,
-    TlsFiles,
+    Batching, Compression, Destination, JournalFile, JournalPaths, Protocol, Route, Signals,
+    Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
 };
-use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
 
 use crate::supervised::poll;
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::spans::{
+    config, counts, last_error, names, otlp, record, shutdown, span, start,
+};
+use crate::support::tls::{Authority, Server};
 
 const SOON: Duration = Duration::from_secs(10);
-
-/// The way for spans to a receiver.
-fn otlp(url: &str) -> Route {
-    Route {
-        signal: Signal::Traces,
-        endpoint: url.parse().unwrap(),
-        headers: HeaderMap::new(),
-        protocol: Protocol::HttpProtobuf,
-        compression: Compression::None,
-        timeout: Duration::from_secs(10),
-        tls: TlsFiles::default(),
-    }
-}
-
-fn config(routes: Vec<Route>) -> TelemetryConfig {
-    let destination = |route| OtlpDestination {
-        name: "otlp",
-        dialect: Dialect::Otlp,
-        resource: Vec::new(),
-        temporality: Temporality::Cumulative,
-        routes: vec![route],
-    };
-    TelemetryConfig {
-        destinations: routes
-            .into_iter()
-            .map(|route| Destination::Otlp(Box::new(destination(route))))
-            .collect(),
-        resource: vec![("service.name".into(), "it".into())],
-        ..TelemetryConfig::default()
-    }
-}
 
 fn trusting(authorities: &std::path::Path) -> TlsFiles {
     TlsFiles {
@@ -74,84 +38,6 @@ fn traces_file(file: std::fs::File, cap: u64) -> JournalPaths {
         traces: Some(JournalFile { file, cap }),
         ..JournalPaths::default()
     }
-}
-
-fn start(destinations: Vec<Route>) -> Telemetry {
-    Telemetry::start(config(destinations)).unwrap()
-}
-
-fn span(name: impl Into<Cow<'static, str>>, text: &str) -> FinishedSpan {
-    let now = UnixNanos::from(SystemTime::now());
-    FinishedSpan {
-        trace_id: TraceId::from(1),
-        span_id: SpanId::from(2),
-        parent_span_id: None,
-        parent_is_remote: false,
-        name: name.into(),
-        kind: SpanKind::Internal,
-        start: now,
-        end: now.plus(Duration::from_millis(3)),
-        status: SpanStatus::Unset,
-        attributes: vec![("text".into(), text.to_owned().into())],
-        events: Vec::new(),
-        dropped_events: 0,
-        link: None,
-        content: Vec::new(),
-    }
-}
-
-/// Records spans named `0000`, `0001` and so on.
-fn record(telemetry: &Telemetry, range: std::ops::Range<usize>) {
-    for number in range {
-        telemetry.record(span(format!("{number:04}"), "a few words"));
-    }
-}
-
-fn names(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| format!("{number:04}")).collect()
-}
-
-/// Shuts down, and checks that the answer came in time.
-fn shutdown(telemetry: Telemetry, timeout: Duration) -> wire::Telemetry {
-    let started = Instant::now();
-    let answer = telemetry.shutdown(timeout);
-    let sleepers = sleepers(timeout);
-    let report = answer.blocking_recv().unwrap();
-    let took = started.elapsed();
-    if took > timeout + Duration::from_millis(100) {
-        // Two had to be woken for the answer: the thread that gives it, and this one.
-        let lateness = sleepers.into_iter().map(|sleeper| sleeper.join().unwrap());
-        let lateness = lateness.max().unwrap_or_default();
-        assert!(
-            took <= timeout + Duration::from_millis(100) + 2 * lateness,
-            "{took:?} for {timeout:?}, where others are {lateness:?} late"
-        );
-    }
-    report
-}
-
-/// Threads that wait for as long and do nothing else. Each gives how much later than asked it woke up: next to nothing
-/// unless the machine is busy.
-fn sleepers(time: Duration) -> Vec<thread::JoinHandle<Duration>> {
-    let sleep = move || {
-        let started = Instant::now();
-        thread::sleep(time);
-        started.elapsed().saturating_sub(time)
-    };
-    (0..8).map(|_| thread::spawn(sleep)).collect()
-}
-
-/// Exported, dropped, queued.
-fn counts(report: &wire::Telemetry, index: usize) -> (u64, u64, u64) {
-    let row = &report.destinations[index];
-    (row.exported, row.dropped, row.queued)
-}
-
-fn last_error(report: &wire::Telemetry, index: usize) -> &str {
-    report.destinations[index]
-        .last_error
-        .as_deref()
-        .unwrap_or_default()
 }
 
 #[test]
@@ -550,37 +436,13 @@ fn the_console_prints_spans_and_may_hang_without_harm() {
     assert_eq!(counts(&report, 1), (2_000, 0, 0));
 }
 
-/// A server configuration for `localhost`, and the authority behind it as PEM.
-fn tls() -> (ServerConfig, String) {
-    let authority_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = params.self_signed(&authority_key).unwrap();
-    let issuer = Issuer::new(params, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let leaf: CertificateDer<'static> = leaf.signed_by(&key, &issuer).unwrap().into();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![leaf],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
-    (config, authority.pem())
-}
-
 #[test]
 fn tls_trusts_the_users_own_authority() {
-    let (server, authority) = tls();
-    let receiver = Receiver::tls(server);
+    let authority = Authority::new();
+    let receiver = Receiver::tls(authority.server("localhost", Server::default()));
     let url = format!("https://localhost:{}/v1/traces", receiver.port());
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ca.pem");
-    std::fs::write(&path, authority).unwrap();
+    let path = authority.write(directory.path());
 
     let telemetry = start(vec![Route {
         tls: trusting(&path),

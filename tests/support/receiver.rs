@@ -1,18 +1,22 @@
-//! An OTLP/HTTP receiver that does as it is told: answers, refuses, delays, hangs or resets, request by request, and
-//! keeps what it was sent.
+//! An OTLP receiver that does as it is told: answers, refuses, delays, hangs or resets, request by request, and keeps
+//! what it was sent. It speaks HTTP/1 or, as [`super::grpc`], gRPC.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use prost::Message as _;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde::de::DeserializeOwned;
+
+use super::grpc;
 
 /// How one request is answered.
 #[derive(Debug, Clone)]
@@ -30,7 +34,11 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Only HTTP/2 has them here.
+    pub(crate) trailers: Vec<(String, String)>,
     pub(crate) delay: Duration,
+    /// Whether the connection is closed after it, without a word.
+    pub(crate) last: bool,
 }
 
 impl Answer {
@@ -39,8 +47,48 @@ impl Answer {
             status,
             headers: Vec::new(),
             body: Vec::new(),
+            trailers: Vec::new(),
             delay: Duration::ZERO,
+            last: false,
         })
+    }
+
+    /// A gRPC status, behind an empty message.
+    pub(crate) fn grpc(code: u32) -> Self {
+        Self::status(200)
+            .header("content-type", "application/grpc")
+            .message(Vec::new())
+            .trailer("grpc-status", &code.to_string())
+    }
+
+    /// Puts a gRPC message into the body.
+    pub(crate) fn message(self, message: Vec<u8>) -> Self {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        self.body([&[0], &length[..], &message].concat())
+    }
+
+    pub(crate) fn trailer(mut self, name: &str, value: &str) -> Self {
+        if let Self::Reply(reply) = &mut self {
+            reply.trailers.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+
+    /// An answer of gRPC without a message: the status stands in the headers.
+    pub(crate) fn trailers_only(mut self) -> Self {
+        if let Self::Reply(reply) = &mut self {
+            reply.headers.append(&mut reply.trailers);
+            reply.body.clear();
+        }
+        self
+    }
+
+    /// The connection is closed after it, without a word.
+    pub(crate) fn then_closed(mut self) -> Self {
+        if let Self::Reply(reply) = &mut self {
+            reply.last = true;
+        }
+        self
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -69,6 +117,8 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) at: Instant,
+    /// Which connection it came on, from 0.
+    pub(crate) connection: usize,
     pub(crate) path: String,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -89,21 +139,49 @@ impl Received {
             .any(|(name, value)| name.contains(text) || value.contains(text))
     }
 
-    /// The body, decompressed and decoded as its headers say.
+    /// The body of a request for traces, decompressed and decoded as its headers say.
     pub(crate) fn decode(&self) -> ExportTraceServiceRequest {
+        self.decoded()
+    }
+
+    pub(crate) fn metrics(&self) -> ExportMetricsServiceRequest {
+        self.decoded()
+    }
+
+    pub(crate) fn logs(&self) -> ExportLogsServiceRequest {
+        self.decoded()
+    }
+
+    fn decoded<M: prost::Message + Default + DeserializeOwned>(&self) -> M {
+        let is_grpc = self.header("content-type") == Some("application/grpc");
+        let mut encoding = self.header(if is_grpc {
+            "grpc-encoding"
+        } else {
+            "content-encoding"
+        });
+        let mut bytes = self.body.as_slice();
+        if is_grpc {
+            let (prefix, message) = bytes.split_at(5);
+            assert_eq!(
+                prefix[1..],
+                u32::try_from(message.len()).unwrap().to_be_bytes()
+            );
+            // The flag decides; the header says only what it would mean.
+            assert_eq!(prefix[0] == 1, encoding.is_some());
+            encoding = encoding.filter(|_| prefix[0] == 1);
+            bytes = message;
+        }
         let mut body = Vec::new();
-        match self.header("content-encoding") {
+        match encoding {
             Some("gzip") => {
-                GzDecoder::new(self.body.as_slice())
-                    .read_to_end(&mut body)
-                    .unwrap();
+                GzDecoder::new(bytes).read_to_end(&mut body).unwrap();
             }
-            None => body.clone_from(&self.body),
-            Some(other) => panic!("content-encoding {other}"),
+            None => body = bytes.to_vec(),
+            Some(other) => panic!("encoding {other}"),
         }
         match self.header("content-type") {
-            Some("application/x-protobuf") => {
-                ExportTraceServiceRequest::decode(body.as_slice()).unwrap()
+            Some("application/x-protobuf" | "application/grpc") => {
+                M::decode(body.as_slice()).unwrap()
             }
             Some("application/json") => serde_json::from_slice(&body).unwrap(),
             other => panic!("content-type {other:?}"),
@@ -119,11 +197,12 @@ impl Received {
 
 type Script = dyn FnMut(usize, &Received) -> Answer + Send;
 
-struct Shared {
+pub(super) struct Shared {
     received: Mutex<Vec<Received>>,
     script: Mutex<Box<Script>>,
+    connections: AtomicUsize,
     stopped: AtomicBool,
-    tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
 }
 
 /// A running receiver; it stops when dropped.
@@ -152,24 +231,46 @@ impl Receiver {
     }
 
     fn start(tls: Option<Arc<ServerConfig>>, script: Box<Script>) -> Self {
+        Self::serving(tls, script, |listener, shared| {
+            while let Ok((stream, _)) = listener.accept() {
+                if shared.stopped() {
+                    return;
+                }
+                let shared = Arc::clone(shared);
+                thread::spawn(move || shared.connection(stream));
+            }
+        })
+    }
+
+    /// Takes every call.
+    pub(crate) fn grpc() -> Self {
+        Self::grpc_scripted(None, |_, _| Answer::grpc(0))
+    }
+
+    /// Asks `script` for each answer to a call, with the number of the call, from 0.
+    pub(crate) fn grpc_scripted(
+        tls: Option<ServerConfig>,
+        script: impl FnMut(usize, &Received) -> Answer + Send + 'static,
+    ) -> Self {
+        Self::serving(tls.map(Arc::new), Box::new(script), grpc::serve)
+    }
+
+    fn serving(
+        tls: Option<Arc<ServerConfig>>,
+        script: Box<Script>,
+        serve: impl FnOnce(TcpListener, &Arc<Shared>) + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             received: Mutex::default(),
             script: Mutex::new(script),
+            connections: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             tls,
         });
-        let accepting = Arc::clone(&shared);
-        let acceptor = thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if accepting.stopped() {
-                    return;
-                }
-                let shared = Arc::clone(&accepting);
-                thread::spawn(move || shared.connection(stream));
-            }
-        });
+        let serving = Arc::clone(&shared);
+        let acceptor = thread::spawn(move || serve(listener, &serving));
         Self {
             address,
             shared,
@@ -183,7 +284,12 @@ impl Receiver {
 
     /// The address of traces over plain HTTP.
     pub(crate) fn traces_url(&self) -> String {
-        format!("http://{}/v1/traces", self.address)
+        self.url("/v1/traces")
+    }
+
+    /// An address over plain HTTP.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
     }
 
     /// Everything received so far, in order of arrival.
@@ -230,8 +336,21 @@ impl Drop for Receiver {
 }
 
 impl Shared {
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// The number of a new connection.
+    pub(super) fn connected(&self) -> usize {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Keeps a request, and says how to answer it.
+    pub(super) fn answer(&self, request: Received) -> Answer {
+        let mut received = self.received.lock().unwrap();
+        let answer = (self.script.lock().unwrap())(received.len(), &request);
+        received.push(request);
+        answer
     }
 
     fn connection(&self, tcp: TcpStream) {
@@ -253,20 +372,15 @@ impl Shared {
         let mut connection = Connection {
             stream,
             shared: self,
+            number: self.connected(),
             buffer: Vec::new(),
         };
         // An error ends the connection, as the peer's departure does.
         while let Ok(request) = connection.request() {
-            let answer = {
-                let mut received = self.received.lock().unwrap();
-                let answer = (self.script.lock().unwrap())(received.len(), &request);
-                received.push(request);
-                answer
-            };
-            match answer {
+            match self.answer(request) {
                 Answer::Reply(reply) => {
                     thread::sleep(reply.delay);
-                    if connection.reply(&reply).is_err() {
+                    if connection.reply(&reply).is_err() || reply.last {
                         return;
                     }
                 }
@@ -277,9 +391,7 @@ impl Shared {
                     return;
                 }
                 Answer::Reset => {
-                    socket2::SockRef::from(raw)
-                        .set_linger(Some(Duration::ZERO))
-                        .unwrap();
+                    reset(raw);
                     return;
                 }
             }
@@ -287,9 +399,17 @@ impl Shared {
     }
 }
 
+/// Makes a reset of what would be a polite end.
+pub(super) fn reset(raw: &TcpStream) {
+    socket2::SockRef::from(raw)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+}
+
 struct Connection<'a, S> {
     stream: S,
     shared: &'a Shared,
+    number: usize,
     buffer: Vec<u8>,
 }
 
@@ -318,6 +438,7 @@ impl<S: Read + Write> Connection<'_, S> {
             .collect();
         let mut request = Received {
             at: Instant::now(),
+            connection: self.number,
             path,
             headers,
             body: Vec::new(),

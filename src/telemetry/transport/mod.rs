@@ -276,7 +276,7 @@ impl Transport {
             Protocol::Grpc if is_no_http2(&text) => format!(
                 "this address does not speak HTTP/2, which gRPC needs: it may want OTLP over HTTP (http/protobuf, usually port 4318) ({text})"
             ),
-            Protocol::HttpProtobuf | Protocol::HttpJson if is_no_http1(error) => format!(
+            Protocol::HttpProtobuf | Protocol::HttpJson if is_no_http1(error, &text) => format!(
                 "this address does not speak HTTP/1: it may want OTLP over gRPC (grpc) ({text})"
             ),
             _ => text,
@@ -350,13 +350,12 @@ fn is_no_http2(text: &str) -> bool {
     text.contains("frame with invalid size") || text.contains("NoApplicationProtocol")
 }
 
-/// A server of HTTP/2 alone opens with a frame.
-fn is_no_http1(error: &legacy::Error) -> bool {
-    causes(error).any(|cause| {
-        cause
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_parse)
-    })
+/// A server of HTTP/2 alone opens with a frame, which comes before our request or after it.
+fn is_no_http1(error: &legacy::Error, text: &str) -> bool {
+    let is_parse = causes(error)
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_parse);
+    is_parse || text.contains("unexpected message from connection")
 }
 
 /// An error with all its causes: the outermost one only says that something failed.
