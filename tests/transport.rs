@@ -332,6 +332,7 @@ fn a_server_that_closes_after_each_answer_gets_everything_once() {
         record(&telemetry, 0..50);
         let report = shutdown(telemetry, SOON);
         assert_eq!(counts(&report, 0), (50, 0, 0), "{protocol:?}: {report:?}");
+        assert_eq!(report.destinations[0].last_error, None, "{protocol:?}");
         assert_eq!(receiver.span_names(), names(0..50), "{protocol:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! record ──► run buffer ──┬─► traces.jsonl
 //!   (export thread)       ├─► console thread ──► stderr
-//!                         └─► dialect ─► OTLP bytes ─► queue ─► sender task ──► HTTP(S)   (once a destination)
+//!                         └─► dialect ─► OTLP bytes ─► queue ─► sender task ──► HTTP, gRPC  (once a destination)
 //! ```
 //!
 //! The OpenTelemetry crates give the data model and the encoding. Their batch processor and their retries lose spans

@@ -273,7 +273,7 @@ impl Transport {
     fn explained(&self, error: &legacy::Error) -> String {
         let text = chain(error);
         match self.route.protocol {
-            Protocol::Grpc if is_no_http2(&text) => format!(
+            Protocol::Grpc if is_no_http2(error, &text) => format!(
                 "this address does not speak HTTP/2, which gRPC needs: it may want OTLP over HTTP (http/protobuf, usually port 4318) ({text})"
             ),
             Protocol::HttpProtobuf | Protocol::HttpJson if is_no_http1(error, &text) => format!(
@@ -325,9 +325,14 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// Whether the peer had gone.
+/// Whether the peer had gone, or was about to and has not begun.
 fn is_gone(error: &legacy::Error) -> bool {
+    let leaves = |error: &h2::Error| match error.reason() {
+        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+        reason => reason == Some(h2::Reason::REFUSED_STREAM),
+    };
     causes(error).any(|cause| {
+        let leaving = cause.downcast_ref::<h2::Error>().is_some_and(leaves);
         let closed = cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
             error.is_incomplete_message() || error.is_closed() || error.is_canceled()
         });
@@ -340,14 +345,17 @@ fn is_gone(error: &legacy::Error) -> bool {
                     | ErrorKind::UnexpectedEof
             )
         });
-        closed || broken
+        leaving || closed || broken
     })
 }
 
 /// A server of HTTP/1 answers our preface in words, which are no frame; over TLS it refuses to agree on HTTP/2, or
 /// agrees on nothing.
-fn is_no_http2(text: &str) -> bool {
-    text.contains("frame with invalid size") || text.contains("NoApplicationProtocol")
+fn is_no_http2(error: &legacy::Error, text: &str) -> bool {
+    let no_frame = causes(error)
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .any(|error| error.reason() == Some(h2::Reason::FRAME_SIZE_ERROR));
+    no_frame || text.contains("NoApplicationProtocol")
 }
 
 /// A server of HTTP/2 alone opens with a frame, which comes before our request or after it.
