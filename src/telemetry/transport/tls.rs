@@ -51,7 +51,7 @@ pub enum TlsFileError {
         certificate: PathBuf,
         /// Why.
         #[source]
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
 }
 
@@ -139,6 +139,6 @@ fn identity(signal: Signal, chain: &Path, key: &Path) -> Result<SingleCertAndKey
             path: key.to_owned(),
             variable,
             certificate: chain.to_owned(),
-            source,
+            source: Box::new(source),
         })
 }
