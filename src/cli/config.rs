@@ -45,6 +45,8 @@ pub struct RunConfig {
     pub capture: Capture,
     /// Where whole messages go, if they are captured.
     pub messages: MessagePlace,
+    /// From this length on sampling keeps no run back; `None` for no such length.
+    pub slow: Option<Duration>,
     /// `None` for no samples.
     pub sample_interval: Option<Duration>,
     pub journal: Journal,
@@ -214,6 +216,9 @@ pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliE
             }),
         messages: wanted_content(&settings, &mut Vec::new())
             .map_or_else(MessagePlace::default, |(_, place)| place),
+        slow: from
+            .read(name("--slow", "SANDTRACE_SLOW"), &flags.slow, limit)?
+            .flatten(),
         sample_interval: from
             .read(
                 name("--sample-interval", "SANDTRACE_SAMPLE_INTERVAL"),

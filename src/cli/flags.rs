@@ -204,6 +204,18 @@ Content on spans: `none`, `preview` (the first
         allow_hyphen_values = true,
         help_heading = "Output"
     )]
+    #[arg(help = "\
+Export a run that took longer than this, or
+failed, also where sampling would keep it back
+[default: off, so only if it failed]")]
+    pub(super) slow: Option<OsString>,
+
+    #[arg(
+        long,
+        value_name = "DUR",
+        allow_hyphen_values = true,
+        help_heading = "Output"
+    )]
     #[arg(help = "How often to sample CPU and memory, or `off`\n[default: 1s]")]
     pub(super) sample_interval: Option<OsString>,
 

@@ -43,6 +43,7 @@ fn cases() -> Vec<Case> {
         case("flush-timeout", ["1s", "2s", "3s"], ["1s", "2s", "3s"], "5s", |c| format!("{:?}", c.flush_timeout)),
         case("echo", ["raw", "none", "enriched"], ["Raw", "Off", "Enriched"], "Enriched", |c| format!("{:?}", c.echo)),
         case("capture", ["full", "none", "preview"], ["Full", "None", "Preview"], "Preview", |c| format!("{:?}", c.capture)),
+        case("slow", ["90s", "off", "0"], ["Some(90s)", "None", "None"], "None", |c| format!("{:?}", c.slow)),
         case("sample-interval", ["250ms", "off", "3s"], ["Some(250ms)", "None", "Some(3s)"], "Some(1s)", |c| format!("{:?}", c.sample_interval)),
         case("journal", ["/a", "off", "c/d"], ["Directory(\"/a\")", "Off", "Directory(\"c/d\")"], "the homeless", |c| if c.journal == Journal::Directory(homeless_journal()) { "the homeless".into() } else { format!("{:?}", c.journal) }),
         case("survivors", ["leave", "kill", "leave"], ["Some(Leave)", "Some(Kill)", "Some(Leave)"], "None", |c| format!("{:?}", c.survivors)),

@@ -7,6 +7,7 @@
 //!   metrics.jsonl   likewise metrics
 //!   logs.jsonl      likewise log records
 //!   state.json      who supervises the run, and how it ended
+//!   spool/          requests that no backend has taken yet, 64 MiB at most (`telemetry::spool`)
 //! ```
 //!
 //! A line stands here before the host gets it, so the journal is also what the echo falls back on. A journal that

@@ -19,7 +19,7 @@ use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
 use crate::telemetry::{
-    self, Destination, JournalFile, JournalPaths, Proxies, Sampling, TelemetryConfig,
+    self, Destination, JournalFile, JournalPaths, Proxies, Sampling, SpoolPlace, TelemetryConfig,
 };
 use crate::time::UnixNanos;
 
@@ -124,7 +124,7 @@ impl Prepared {
             sampled: context.sampled,
             sampling: Sampling {
                 rate: sampling.rate,
-                ..Sampling::default()
+                slow: config.slow,
             },
             trace_state: context.trace_state.clone(),
             messages: config.messages,
@@ -157,6 +157,10 @@ impl Prepared {
                 metrics: open(Copies::Metrics, "metrics_unavailable"),
                 logs: open(Copies::Logs, "logs_unavailable"),
             };
+            telemetry.spool = Some(SpoolPlace {
+                run: journal.directory().to_owned(),
+                root: config.journal.root().map(Path::to_owned),
+            });
         }
         Ok(Self {
             session: session_config(config, &run_id, &context, &baggage),

@@ -3,7 +3,7 @@
 //! The counts are shared by atomics rather than by messages for one reason: the final report must be possible when the
 //! export thread hangs or is gone.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sandtrace_client::wire;
@@ -16,10 +16,65 @@ const ERROR_CHARS: usize = 300;
 pub(super) struct Counts {
     exported: AtomicU64,
     dropped: AtomicU64,
+    not_sampled: AtomicU64,
+    /// On disk at this moment.
+    spooled: AtomicU64,
+    /// Requests of earlier runs.
+    resent: AtomicU64,
+    /// Metrics and logs: what was made for this destination. Spans are counted as they finish.
+    taken: AtomicU64,
+    /// This destination is sent this signal.
+    expected: AtomicBool,
     last_error: Mutex<Option<String>>,
 }
 
 impl Counts {
+    /// There is a route for this signal.
+    pub(super) fn expect(&self) {
+        self.expected.store(true, Relaxed);
+    }
+
+    /// Something was made to be sent.
+    pub(super) fn taken(&self, items: u64) {
+        self.taken.fetch_add(items, Relaxed);
+    }
+
+    /// Spans that sampling keeps back.
+    pub(super) fn not_sampled(&self, spans: u64) {
+        self.not_sampled.fetch_add(spans, Relaxed);
+    }
+
+    /// More of what waits is on disk.
+    pub(super) fn spooled(&self, items: u64) {
+        self.spooled.fetch_add(items, Relaxed);
+    }
+
+    /// Less of it is.
+    pub(super) fn unspooled(&self, items: u64) {
+        self.spooled.fetch_sub(items, Relaxed);
+    }
+
+    /// A request of an earlier run was delivered.
+    pub(super) fn resent(&self) {
+        self.resent.fetch_add(1, Relaxed);
+    }
+
+    /// More of what is dropped for a reason that has been told.
+    pub(super) fn dropped_too(&self, items: u64) {
+        self.dropped.fetch_add(items, Relaxed);
+    }
+
+    fn of_signal(&self) -> Option<wire::SignalCounts> {
+        let exported = self.exported.load(Relaxed);
+        let dropped = self.dropped.load(Relaxed);
+        let taken = self.taken.load(Relaxed);
+        self.expected.load(Relaxed).then_some(wire::SignalCounts {
+            exported,
+            dropped,
+            queued: taken.saturating_sub(exported + dropped),
+        })
+    }
+
     pub(super) fn exported(&self, spans: u64) {
         self.exported.fetch_add(spans, Relaxed);
     }
@@ -114,15 +169,22 @@ impl Ledger {
             let exported = row.counts.spans.exported.load(Relaxed);
             let dropped = row.counts.spans.dropped.load(Relaxed);
             let taken = if row.takes_spans { taken } else { 0 };
-            let errors = [&row.counts.spans, &row.counts.metrics, &row.counts.logs];
-            let last_error = errors.into_iter().find_map(|counts| counts.last_error());
+            let not_sampled = row.counts.spans.not_sampled.load(Relaxed);
+            let queued = taken.saturating_sub(exported + dropped + not_sampled);
+            let signals = [&row.counts.spans, &row.counts.metrics, &row.counts.logs];
+            let last_error = signals.into_iter().find_map(|counts| counts.last_error());
+            let resent = signals.map(|counts| counts.resent.load(Relaxed));
             wire::DestinationCounts {
                 name: row.name.to_owned(),
                 exported,
                 dropped,
-                queued: taken.saturating_sub(exported + dropped),
+                queued,
+                spooled: row.counts.spans.spooled.load(Relaxed).min(queued),
+                not_sampled,
+                resent: resent.into_iter().sum(),
+                metrics: row.counts.metrics.of_signal(),
+                logs: row.counts.logs.of_signal(),
                 last_error,
-                ..wire::DestinationCounts::default()
             }
         });
         wire::Telemetry {

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -17,7 +18,7 @@ use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use sandtrace_client::wire;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 
 use super::console::Console;
@@ -30,12 +31,17 @@ use super::logs::{LogEntry, Records};
 use super::messages::MessagePlace;
 use super::metrics::{Metrics, points};
 use super::prometheus::{Ask, Page, page};
-use super::queue::{Parcel, Queue};
+use super::queue::{Depot, Door, Queue};
 use super::redaction::Redactor;
+use super::resend::{ResendReport, Target, resend};
+use super::sampling::{Fate, Gate, Judgement};
 use super::sender::Sender;
 use super::span_data::{TraceFacts, span_data, weight};
 use super::with_extra;
 use crate::session::span::FinishedSpan;
+
+/// How long the end of a run waits for the answer to a request of an earlier run.
+const LAST_WORD: Duration = Duration::from_millis(250);
 
 /// What the handle tells the export thread.
 #[derive(Debug)]
@@ -98,7 +104,7 @@ pub(super) struct OtlpSink {
 #[derive(Debug)]
 pub(super) struct RouteSink<E> {
     pub(super) encoder: Encoder<E>,
-    pub(super) queue: Arc<Queue>,
+    pub(super) queue: Queue,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -108,9 +114,15 @@ impl<E> RouteSink<E> {
         items: u64,
         encode: impl FnOnce(&Encoder<E>) -> Result<bytes::Bytes, EncodeError>,
     ) {
+        self.counts.taken(items);
+        match self.queue.door() {
+            Door::Open | Door::Held => {}
+            Door::Off => return self.counts.dropped_too(items),
+            Door::NotSampled => return self.counts.not_sampled(items),
+        }
         let encoded = caught(|| encode(&self.encoder).map_err(|error| error.to_string()));
         match encoded.and_then(|encoded| encoded) {
-            Ok(body) => self.queue.push(Parcel { body, items }),
+            Ok(body) => self.queue.push(body, items),
             Err(error) => self.counts.dropped(items, &error),
         }
     }
@@ -150,6 +162,27 @@ impl OtlpSink {
         }
     }
 
+    /// The trace id says that the spans wait for the end of the run.
+    fn hold(&self) {
+        if let Some(route) = &self.traces {
+            route.queue.hold();
+        }
+    }
+
+    fn judge(&self, judgement: Judgement) {
+        match (&self.traces, judgement) {
+            (Some(route), Judgement::Keep) => route.queue.open(),
+            (Some(route), Judgement::Forget) => route.queue.not_sampled(),
+            (None, _) => {}
+        }
+    }
+
+    fn not_sampled(&self, spans: usize) {
+        if let Some(route) = &self.traces {
+            route.counts.not_sampled(spans as u64);
+        }
+    }
+
     fn close(&self) {
         let queues = [
             self.traces.as_ref().map(|route| &route.queue),
@@ -174,6 +207,9 @@ pub(super) struct Export {
     /// Spans go nowhere but into the journal.
     pub(super) unsampled: bool,
     pub(super) messages_in: MessagePlace,
+    pub(super) gate: Gate,
+    pub(super) depot: Arc<Depot>,
+    pub(super) leftovers: Option<Leftovers>,
     pub(super) redactor: Arc<Redactor>,
     pub(super) metrics: Metrics,
     /// Where metrics are scraped.
@@ -181,6 +217,13 @@ pub(super) struct Export {
     pub(super) sinks: Vec<Sink>,
     pub(super) senders: Vec<Sender>,
     pub(super) draining: watch::Sender<bool>,
+}
+
+/// What earlier runs may have left, and for whom.
+#[derive(Debug)]
+pub(super) struct Leftovers {
+    pub(super) root: PathBuf,
+    pub(super) targets: Vec<Target>,
 }
 
 /// What gathers until it is a request's worth.
@@ -222,6 +265,11 @@ impl<T> Batch<T> {
 impl Export {
     /// Runs until shutdown, or until the handle is gone.
     pub(super) async fn run(mut self) {
+        self.depot.open();
+        let resending = self.leftovers.take().map(|leftovers| {
+            let draining = self.draining.subscribe();
+            tokio::spawn(resend(leftovers.root, leftovers.targets, draining))
+        });
         let mut tasks = JoinSet::new();
         for sender in self.senders.drain(..) {
             // A sender that panics ends alone; what it leaves is counted as queued.
@@ -284,7 +332,11 @@ impl Export {
         self.emit_spans(&mut spans);
         self.emit_logs(&mut logs);
         self.emit_metrics(Moment::Last);
-        self.drain(tasks, deadline, asked).await;
+        if let Some(judgement) = self.gate.judge_end() {
+            self.judge(judgement);
+        }
+        self.drain(tasks, resending, deadline, asked).await;
+        self.depot.finish();
         // The other end may have answered without us already.
         done.send(()).unwrap_or_default();
     }
@@ -298,6 +350,12 @@ impl Export {
         self.redactor.span(&mut span);
         let details = self.messages_in.place(&mut span);
         self.metrics.span(&span);
+        if self.gate.fate(span.trace_id) == Fate::Hold {
+            for otlp in self.otlp() {
+                otlp.hold();
+            }
+        }
+        let judgement = self.gate.judge(&span);
         let weight = weight(&span);
         if batch.weight + weight > self.batch_weight {
             self.emit_spans(batch);
@@ -306,7 +364,24 @@ impl Export {
         if batch.items.len() >= self.batching.max_spans {
             self.emit_spans(batch);
         }
+        if let Some(judgement) = judgement {
+            self.emit_spans(batch);
+            self.judge(judgement);
+        }
         details
+    }
+
+    fn otlp(&self) -> impl Iterator<Item = &OtlpSink> {
+        self.sinks.iter().filter_map(|sink| match sink {
+            Sink::Otlp(otlp) => Some(otlp.as_ref()),
+            _ => None,
+        })
+    }
+
+    fn judge(&self, judgement: Judgement) {
+        for otlp in self.otlp() {
+            otlp.judge(judgement);
+        }
     }
 
     fn admit_log(
@@ -341,6 +416,7 @@ impl Export {
         for sink in &mut self.sinks {
             match sink {
                 Sink::File(files) => files.spans(data(&batch.items)),
+                Sink::Otlp(otlp) if self.unsampled => otlp.not_sampled(batch.items.len()),
                 _ if self.unsampled => {}
                 Sink::Console(console) if console.takes().traces => {
                     console.print(data(&batch.items), batch.weight);
@@ -416,6 +492,7 @@ impl Export {
     async fn drain(
         &mut self,
         mut tasks: JoinSet<()>,
+        resending: Option<JoinHandle<ResendReport>>,
         deadline: Instant,
         mut asked: mpsc::Receiver<Ask>,
     ) {
@@ -444,6 +521,14 @@ impl Export {
         };
         // Past the deadline the tasks are aborted; what they leave is counted as queued.
         timeout_at(deadline, all).await.unwrap_or_default();
+        // Nothing of an earlier run is begun any more, but an answer that is on its way should find somebody: without it
+        // the request would be sent again.
+        if let Some(mut resending) = resending {
+            let last_word = deadline.min(Instant::now() + LAST_WORD);
+            if timeout_at(last_word, &mut resending).await.is_err() {
+                resending.abort();
+            }
+        }
     }
 }
 

@@ -30,17 +30,20 @@ mod metrics;
 mod prometheus;
 mod queue;
 pub mod redaction;
+pub mod resend;
 pub mod resource;
 mod retry;
 mod sampling;
 pub mod secrets;
 mod sender;
 mod span_data;
+mod spool;
 mod transport;
 mod variables;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
@@ -55,13 +58,15 @@ use tokio::time::Instant;
 use self::console::Console;
 use self::counts::{Ledger, SignalCounts};
 use self::encode::Encoder;
-use self::export::{Export, Message, OtlpSink, RouteSink, Sink};
+use self::export::{Export, Leftovers, Message, OtlpSink, RouteSink, Sink};
 use self::file::JournalFiles;
 use self::host::Host;
 use self::metrics::Metrics;
 use self::prometheus::Page;
-use self::queue::Queue;
-use self::sender::Sender;
+use self::queue::Depot;
+use self::resend::{ResendReport, Target};
+use self::sampling::Gate;
+use self::sender::{Link, Sender};
 use self::span_data::{JSON_FACTOR, TraceFacts, weight};
 use self::transport::Access;
 
@@ -134,6 +139,17 @@ pub struct TelemetryConfig {
     pub redactor: Arc<Redactor>,
     /// The way out of a network that only a proxy leaves.
     pub proxies: Proxies,
+    /// Where requests wait on disk; `None` for memory alone, 8 MiB of it.
+    pub spool: Option<SpoolPlace>,
+}
+
+/// Where requests wait on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolPlace {
+    /// The run's own directory, in which its spool is made.
+    pub run: PathBuf,
+    /// The directory with all runs' directories; what they have left in their spools is sent too. `None` leaves it.
+    pub root: Option<PathBuf>,
 }
 
 impl Default for TelemetryConfig {
@@ -151,6 +167,7 @@ impl Default for TelemetryConfig {
             messages: MessagePlace::default(),
             redactor: Arc::default(),
             proxies: Proxies::default(),
+            spool: None,
         }
     }
 }
@@ -201,6 +218,11 @@ impl Telemetry {
         let mut sinks = Vec::new();
         let mut senders = Vec::new();
         let mut batch_weight = BATCH_BYTES;
+        let (run, root) = match config.spool {
+            Some(SpoolPlace { run, root }) => (Some(run), root),
+            None => (None, None),
+        };
+        let depot = Arc::new(Depot::new(run));
         let paths = config.journal;
         if paths.traces.is_some() || paths.metrics.is_some() || paths.logs.is_some() {
             let counts = ledger.add("file", paths.traces.is_some());
@@ -247,6 +269,7 @@ impl Telemetry {
                         &resource,
                         &counts,
                         &watch_draining,
+                        &depot,
                         &config.proxies,
                     )?;
                     sinks.push(Sink::Otlp(Box::new(sink)));
@@ -265,6 +288,12 @@ impl Telemetry {
             metric_interval: config.metric_interval.max(SHORTEST_METRIC_INTERVAL),
             unsampled: !config.sampled,
             messages_in: config.messages,
+            gate: Gate::new(config.sampled, config.sampling),
+            depot,
+            leftovers: root.filter(|_| !senders.is_empty()).map(|root| Leftovers {
+                root,
+                targets: senders.iter().map(Sender::target).collect(),
+            }),
             redactor: config.redactor,
             metrics: Metrics::new(&resource, &temporalities, Arc::clone(&ledger)),
             pages,
@@ -463,6 +492,7 @@ fn otlp(
     resource: &Resource,
     counts: &SignalCounts,
     draining: &watch::Receiver<bool>,
+    depot: &Arc<Depot>,
     proxies: &Proxies,
 ) -> Result<(OtlpSink, Vec<Sender>), TelemetryError> {
     let OtlpDestination {
@@ -489,37 +519,66 @@ fn otlp(
             Signal::Metrics => &counts.metrics,
             Signal::Logs => &counts.logs,
         };
-        let queue = Arc::new(Queue::new(Arc::clone(counts)));
+        counts.expect();
+        let queue = depot.queue(name, &route, counts);
         match route.signal {
             Signal::Traces => {
                 sink.traces = Some(RouteSink {
                     encoder: Encoder::spans(&route, &whose).map_err(failed)?,
-                    queue: Arc::clone(&queue),
+                    queue: queue.clone(),
                     counts: Arc::clone(counts),
                 });
             }
             Signal::Metrics => {
                 sink.metrics = Some(RouteSink {
                     encoder: Encoder::metrics(&route, temporality).map_err(failed)?,
-                    queue: Arc::clone(&queue),
+                    queue: queue.clone(),
                     counts: Arc::clone(counts),
                 });
             }
             Signal::Logs => {
                 sink.logs = Some(RouteSink {
                     encoder: Encoder::logs(&route, &whose).map_err(failed)?,
-                    queue: Arc::clone(&queue),
+                    queue: queue.clone(),
                     counts: Arc::clone(counts),
                 });
             }
         }
         senders.push(Sender {
-            access: Access::new(&route, proxies)?,
-            route,
+            link: Link::new(route.clone(), Access::new(&route, proxies)?),
             queue,
             counts: Arc::clone(counts),
             draining: draining.clone(),
         });
     }
     Ok((sink, senders))
+}
+
+/// Sends what the runs below `root` have left, for `doctor`: until everything for these destinations is through, or the
+/// first request for one fails. Needs a tokio runtime with I/O and time.
+///
+/// # Errors
+///
+/// A destination that cannot be set up.
+pub async fn resend_left(
+    root: &Path,
+    destinations: &[Destination],
+    proxies: &Proxies,
+) -> Result<ResendReport, TelemetryError> {
+    let mut targets = Vec::new();
+    for destination in destinations {
+        let Destination::Otlp(destination) = destination else {
+            continue;
+        };
+        for route in &destination.routes {
+            targets.push(Target {
+                address: spool::Address::new(destination.name, route),
+                link: Link::new(route.clone(), Access::new(route, proxies)?),
+                own: None,
+                counts: Arc::default(),
+            });
+        }
+    }
+    let (_running, draining) = watch::channel(false);
+    Ok(resend::resend(root.to_owned(), targets, draining).await)
 }

@@ -1,134 +1,521 @@
-//! The store-and-forward queue of one destination: encoded requests, bounded by bytes.
+//! The store-and-forward queues: one a route, with encoded requests on disk and, as far as there is room, in memory.
 //!
-//! When it is full the oldest requests go, counted, for the newest say how the run ended. The request in flight is out
-//! of the queue but still counts against its bytes.
+//! A request is written to the spool before anything else becomes of it, so memory is only a cache of what is sent
+//! next. Without a spool, or where its disk fails, memory is all there is. Both are bounded for all queues together;
+//! beyond, the oldest request of the fullest queue goes, counted, for the newest say how the run ended. The request in
+//! flight is out of its queue but still counts.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::counts::Counts;
+use super::destination::Route;
+use super::retry::TRIES;
+use super::spool::{Address, RUN_CAP_BYTES, Spool, State};
 
-/// The most encoded bytes that wait for one destination.
-const QUEUE_BYTES: usize = 8 << 20;
+/// The most encoded bytes that wait in memory, for all routes together (DESIGN §1: with the run buffer 16 MiB).
+const MEMORY_BYTES: usize = 8 << 20;
 
-/// One encoded request. Its bytes never change: a retry must be the same request.
-#[derive(Debug, Clone)]
-pub(super) struct Parcel {
-    pub(super) body: Bytes,
-    /// Spans, log records or data points.
-    pub(super) items: u64,
-}
+/// The most of one route's that are in memory although they are on disk.
+const ROUTE_CACHE_BYTES: usize = 1 << 20;
 
-/// Locked rather than owned by one task because the run buffer fills it while the sender empties it; both live on the
-/// export thread, and the lock is never held across an await.
+const FULL_MEMORY: &str = "the queue is full";
+const FULL_SPOOL: &str = "the spool is full: it holds no more than 64 MiB a run";
+
+/// All queues of a run, and what they share.
+///
+/// Locked rather than owned by one task because the run buffer fills the queues while the senders empty them; both live
+/// on the export thread, and the lock is never held across an await.
 #[derive(Debug)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    changed: Notify,
-    counts: Arc<Counts>,
+pub(super) struct Depot {
+    stock: Mutex<Stock>,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    parcels: VecDeque<Parcel>,
-    /// Of what waits and of what is in flight.
-    bytes: usize,
+#[derive(Debug)]
+struct Stock {
+    shelves: Vec<Shelf>,
+    spooling: Spooling,
+    memory_cap: usize,
+    disk_cap: u64,
+    /// A failed write has been told.
+    told: bool,
+}
+
+#[derive(Debug)]
+enum Spooling {
+    /// There is no journal, or its disk takes no directory.
+    Off,
+    /// In the run's directory, once the export thread runs.
+    Wanted(PathBuf),
+    On(Spool),
+}
+
+/// One queue's goods.
+#[derive(Debug)]
+struct Shelf {
+    address: Address,
+    counts: Arc<Counts>,
+    changed: Arc<Notify>,
+    idle: Arc<Notify>,
+    waiting: VecDeque<Request>,
+    in_flight: Option<Request>,
+    /// Given up, but still on disk.
+    parked: VecDeque<Request>,
+    door: Door,
     closed: bool,
 }
 
-impl Queue {
-    pub(super) fn new(counts: Arc<Counts>) -> Self {
+/// Whether requests come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    Open,
+    /// They come, but nothing is sent yet.
+    Held,
+    /// The backend does not take this signal.
+    Off,
+    /// Sampling has decided against the run.
+    NotSampled,
+}
+
+/// One encoded request. Its bytes never change: a retry must be the same request.
+#[derive(Debug)]
+struct Request {
+    /// Spans, log records or data points.
+    items: u64,
+    /// Of the body.
+    length: usize,
+    /// Its number in the spool, and the bytes it takes there.
+    file: Option<(u64, u64)>,
+    body: Option<Bytes>,
+    /// It was given up once.
+    is_second_chance: bool,
+}
+
+/// What a sender is told of the request in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parcel {
+    pub(super) items: u64,
+    /// How often it may be sent.
+    pub(super) tries: u32,
+}
+
+impl Shelf {
+    fn requests(&self) -> impl Iterator<Item = &Request> {
+        let in_flight = self.in_flight.iter();
+        self.parked.iter().chain(&self.waiting).chain(in_flight)
+    }
+
+    fn memory(&self) -> usize {
+        let bodies = self.requests().filter_map(|request| request.body.as_ref());
+        bodies.map(Bytes::len).sum()
+    }
+
+    fn disk(&self) -> u64 {
+        let files = self.requests().filter_map(|request| request.file);
+        files.map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The oldest request for which `is_of_use` holds; never the one in flight.
+    fn take_oldest(&mut self, is_of_use: impl Fn(&Request) -> bool) -> Option<Request> {
+        for requests in [&mut self.parked, &mut self.waiting] {
+            if let Some(at) = requests.iter().position(&is_of_use) {
+                return requests.remove(at);
+            }
+        }
+        None
+    }
+
+    fn state(&self) -> State {
+        match self.door {
+            Door::Held => State::Held,
+            Door::Open | Door::Off | Door::NotSampled => State::Ready,
+        }
+    }
+}
+
+impl Depot {
+    /// `run` is the run's directory, where there is a journal.
+    pub(super) fn new(run: Option<PathBuf>) -> Self {
         Self {
-            waiting: Mutex::default(),
-            changed: Notify::new(),
-            counts,
+            stock: Mutex::new(Stock {
+                shelves: Vec::new(),
+                spooling: run.map_or(Spooling::Off, Spooling::Wanted),
+                memory_cap: MEMORY_BYTES,
+                disk_cap: RUN_CAP_BYTES,
+                told: false,
+            }),
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a request, at the cost of the oldest ones if it must be.
-    pub(super) fn push(&self, parcel: Parcel) {
-        let mut waiting = self.waiting();
-        while waiting.bytes + parcel.body.len() > QUEUE_BYTES {
-            let Some(oldest) = waiting.parcels.pop_front() else {
-                self.counts.dropped(parcel.items, "the queue is full");
-                return;
-            };
-            waiting.bytes -= oldest.body.len();
-            self.counts.dropped(oldest.items, "the queue is full");
+    /// A queue for this route.
+    pub(super) fn queue(
+        self: &Arc<Self>,
+        destination: &str,
+        route: &Route,
+        counts: &Arc<Counts>,
+    ) -> Queue {
+        let address = Address::new(destination, route);
+        let changed = Arc::new(Notify::new());
+        let idle = Arc::new(Notify::new());
+        let mut stock = self.stock();
+        stock.shelves.push(Shelf {
+            address: address.clone(),
+            counts: Arc::clone(counts),
+            changed: Arc::clone(&changed),
+            idle: Arc::clone(&idle),
+            waiting: VecDeque::new(),
+            in_flight: None,
+            parked: VecDeque::new(),
+            door: Door::Open,
+            closed: false,
+        });
+        Queue {
+            depot: Arc::clone(self),
+            index: stock.shelves.len() - 1,
+            address,
+            changed,
+            idle,
         }
-        waiting.bytes += parcel.body.len();
-        waiting.parcels.push_back(parcel);
-        self.changed.notify_one();
+    }
+
+    /// Makes the spool, unless there is nothing to spool.
+    pub(super) fn open(&self) {
+        let mut stock = self.stock();
+        let Spooling::Wanted(run) = &stock.spooling else {
+            return;
+        };
+        if stock.shelves.is_empty() {
+            return;
+        }
+        let created = Spool::create(run);
+        stock.spooling = match created {
+            Ok(spool) => Spooling::On(spool),
+            Err(error) => {
+                for shelf in &stock.shelves {
+                    shelf.counts.error(&format!(
+                        "there is no spool, so what waits is in memory alone: {error}"
+                    ));
+                }
+                Spooling::Off
+            }
+        };
+    }
+
+    /// Removes the spool if it is empty.
+    pub(super) fn finish(&self) {
+        let stock = self.stock();
+        if let Spooling::On(spool) = &stock.spooling
+            && stock.shelves.iter().all(|shelf| shelf.disk() == 0)
+        {
+            spool.remove_if_empty();
+        }
+    }
+}
+
+impl Stock {
+    fn memory(&self) -> usize {
+        self.shelves.iter().map(Shelf::memory).sum()
+    }
+
+    fn disk(&self) -> u64 {
+        self.shelves.iter().map(Shelf::disk).sum()
+    }
+
+    fn push(&mut self, index: usize, items: u64, body: Bytes) {
+        let length = body.len();
+        let mut request = Request {
+            items,
+            length,
+            file: None,
+            body: None,
+            is_second_chance: false,
+        };
+        let room_on_disk =
+            !matches!(self.spooling, Spooling::On(_)) || self.make_room_on_disk(length);
+        let Some(shelf) = self.shelves.get_mut(index) else {
+            return;
+        };
+        if !room_on_disk {
+            shelf.counts.dropped(items, FULL_SPOOL);
+            return;
+        }
+        if let Spooling::On(spool) = &mut self.spooling {
+            match spool.write(&shelf.address, items, shelf.state(), &body) {
+                Ok(file) => {
+                    request.file = Some(file);
+                    shelf.counts.spooled(items);
+                }
+                Err(error) if !self.told => {
+                    self.told = true;
+                    shelf.counts.error(&format!(
+                        "the spool cannot be written, so what waits is in memory alone: {error}"
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
+        if request.file.is_some() {
+            let is_cached = shelf.memory() + length <= ROUTE_CACHE_BYTES
+                && self.memory() + length <= self.memory_cap;
+            request.body = is_cached.then_some(body);
+        } else if self.make_room_in_memory(length) {
+            request.body = Some(body);
+        } else {
+            self.shelves[index].counts.dropped(items, FULL_MEMORY);
+            return;
+        }
+        let shelf = &mut self.shelves[index];
+        shelf.waiting.push_back(request);
+        shelf.changed.notify_one();
+    }
+
+    fn make_room_on_disk(&mut self, length: usize) -> bool {
+        // With some room for the file's first line.
+        let wanted = length as u64 + 512;
+        while self.disk() + wanted > self.disk_cap {
+            if !self.drop_oldest(Shelf::disk, |request| request.file.is_some(), FULL_SPOOL) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn make_room_in_memory(&mut self, length: usize) -> bool {
+        if self.memory() + length > self.memory_cap {
+            // Whatever is on disk as well need not be here.
+            for shelf in &mut self.shelves {
+                for request in shelf
+                    .waiting
+                    .iter_mut()
+                    .filter(|request| request.file.is_some())
+                {
+                    request.body = None;
+                }
+            }
+        }
+        while self.memory() + length > self.memory_cap {
+            let is_of_use = |request: &Request| request.body.is_some();
+            if !self.drop_oldest(|shelf| shelf.memory() as u64, is_of_use, FULL_MEMORY) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops the oldest request of the fullest queue; `false` if there is none.
+    fn drop_oldest(
+        &mut self,
+        fullness: impl Fn(&Shelf) -> u64,
+        is_of_use: impl Fn(&Request) -> bool,
+        reason: &str,
+    ) -> bool {
+        let mut order: Vec<_> = (0..self.shelves.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(fullness(&self.shelves[index])));
+        for index in order {
+            if let Some(oldest) = self.shelves[index].take_oldest(&is_of_use) {
+                self.forget(index, &oldest);
+                self.shelves[index].counts.dropped(oldest.items, reason);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Removes a request from the disk.
+    fn forget(&mut self, index: usize, request: &Request) {
+        let (Spooling::On(spool), Some((number, _))) = (&self.spooling, request.file) else {
+            return;
+        };
+        let counts = &self.shelves[index].counts;
+        counts.unspooled(request.items);
+        if let Err(error) = spool.remove(number) {
+            counts.error(&format!(
+                "a request that is settled cannot be removed from the spool, and may be sent again: {error}"
+            ));
+        }
+    }
+
+    /// Removes everything that waits, and says how many items that were.
+    fn clear(&mut self, index: usize) -> u64 {
+        let shelf = &mut self.shelves[index];
+        let waiting = std::mem::take(&mut shelf.waiting);
+        let parked = std::mem::take(&mut shelf.parked);
+        let mut items = 0;
+        for request in parked.into_iter().chain(waiting) {
+            items += request.items;
+            self.forget(index, &request);
+        }
+        items
+    }
+}
+
+/// One route's queue.
+#[derive(Debug, Clone)]
+pub(super) struct Queue {
+    depot: Arc<Depot>,
+    index: usize,
+    address: Address,
+    changed: Arc<Notify>,
+    idle: Arc<Notify>,
+}
+
+impl Queue {
+    /// Where its requests go, as the spool knows it.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Adds a request, at the cost of older ones if it must be.
+    pub(super) fn push(&self, body: Bytes, items: u64) {
+        self.depot.stock().push(self.index, items, body);
+    }
+
+    /// Whether requests come and go. There is no use in encoding what will not be let in.
+    pub(super) fn door(&self) -> Door {
+        self.depot.stock().shelves[self.index].door
+    }
+
+    /// Keeps everything until [`Self::open`] or [`Self::not_sampled`].
+    pub(super) fn hold(&self) {
+        self.depot.stock().shelves[self.index].door = Door::Held;
+    }
+
+    /// Sends what was held.
+    pub(super) fn open(&self) {
+        let mut stock = self.depot.stock();
+        let shelf = &mut stock.shelves[self.index];
+        if shelf.door == Door::Held {
+            shelf.door = Door::Open;
+            shelf.changed.notify_one();
+        }
+    }
+
+    /// Removes what was held, and takes nothing more.
+    pub(super) fn not_sampled(&self) {
+        let mut stock = self.depot.stock();
+        let items = stock.clear(self.index);
+        let shelf = &mut stock.shelves[self.index];
+        shelf.door = Door::NotSampled;
+        shelf.counts.not_sampled(items);
+        shelf.changed.notify_one();
+    }
+
+    /// Takes nothing more, for the backend would not.
+    pub(super) fn switch_off(&self, reason: &str) {
+        let mut stock = self.depot.stock();
+        let items = stock.clear(self.index);
+        let shelf = &mut stock.shelves[self.index];
+        shelf.door = Door::Off;
+        shelf.counts.dropped(items, reason);
     }
 
     /// Nothing more will come.
     pub(super) fn close(&self) {
-        self.waiting().closed = true;
+        self.depot.stock().shelves[self.index].closed = true;
         self.changed.notify_one();
     }
 
-    /// The oldest request, which is then in flight until [`Self::settled`]; `None` once closed and empty.
+    /// The oldest request, which is then in flight until it is settled; `None` once closed and empty.
     pub(super) async fn next(&self) -> Option<Parcel> {
         loop {
             {
-                let mut waiting = self.waiting();
-                if let Some(parcel) = waiting.parcels.pop_front() {
-                    return Some(parcel);
+                let mut stock = self.depot.stock();
+                let shelf = &mut stock.shelves[self.index];
+                if shelf.door != Door::Held
+                    && let Some(request) = shelf.waiting.pop_front()
+                {
+                    let tries = if request.is_second_chance { 1 } else { TRIES };
+                    let items = request.items;
+                    shelf.in_flight = Some(request);
+                    return Some(Parcel { items, tries });
                 }
-                if waiting.closed {
+                if shelf.closed {
                     return None;
                 }
+                shelf.idle.notify_one();
             }
             self.changed.notified().await;
         }
     }
 
-    /// The request in flight is over, one way or another.
-    pub(super) fn settled(&self, parcel: &Parcel) {
-        self.waiting().bytes -= parcel.body.len();
+    /// The body of the request in flight, from memory or from the disk.
+    pub(super) fn body(&self) -> Result<Bytes, String> {
+        let stock = self.depot.stock();
+        let Some(request) = &stock.shelves[self.index].in_flight else {
+            return Err("nothing is in flight".to_owned());
+        };
+        match (&request.body, request.file, &stock.spooling) {
+            (Some(body), _, _) => Ok(body.clone()),
+            (None, Some((number, _)), Spooling::On(spool)) => match spool.read(number) {
+                Ok(body) if body.len() == request.length => Ok(body),
+                Ok(_) => Err("a request in the spool is unusable: it was replaced".to_owned()),
+                Err(error) => Err(format!("a request in the spool is unusable: {error}")),
+            },
+            (None, _, _) => Err("a request has no body".to_owned()),
+        }
+    }
+
+    /// The request in flight was acknowledged, or will never be: it is removed before anything else.
+    pub(super) fn settle(&self) {
+        let mut stock = self.depot.stock();
+        if let Some(request) = stock.shelves[self.index].in_flight.take() {
+            stock.forget(self.index, &request);
+        }
+    }
+
+    /// The backend is there again: what was given up has one more chance.
+    pub(super) fn revive(&self) {
+        let mut stock = self.depot.stock();
+        let shelf = &mut stock.shelves[self.index];
+        let parked = std::mem::take(&mut shelf.parked);
+        for mut request in parked {
+            if request.is_second_chance {
+                shelf.parked.push_back(request);
+            } else {
+                request.is_second_chance = true;
+                shelf.waiting.push_back(request);
+            }
+        }
+    }
+
+    /// The request in flight is given up for now; `false` if it is not on disk, and therefore lost.
+    pub(super) fn park(&self) -> bool {
+        let mut stock = self.depot.stock();
+        let shelf = &mut stock.shelves[self.index];
+        let Some(mut request) = shelf.in_flight.take() else {
+            return false;
+        };
+        let is_on_disk = request.file.is_some();
+        if is_on_disk {
+            request.body = None;
+            shelf.parked.push_back(request);
+        }
+        is_on_disk
+    }
+
+    /// Waits until nothing of the run's own is being sent.
+    pub(super) async fn idle(&self) {
+        loop {
+            {
+                let stock = self.depot.stock();
+                let shelf = &stock.shelves[self.index];
+                let is_still = shelf.waiting.is_empty() || shelf.door == Door::Held;
+                if shelf.in_flight.is_none() && is_still {
+                    return;
+                }
+            }
+            self.idle.notified().await;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::counts::Ledger;
-    use super::*;
-
-    fn parcel(mebibytes: usize, items: u64) -> Parcel {
-        Parcel {
-            body: Bytes::from(vec![0; mebibytes << 20]),
-            items,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_drops_the_oldest_and_counts_them() {
-        let mut ledger = Ledger::default();
-        let queue = Queue::new(ledger.add("otlp", true).spans);
-        for items in 1..=4 {
-            queue.push(parcel(2, items));
-        }
-        assert_eq!(
-            queue.next().await.map(|parcel| parcel.items),
-            Some(1),
-            "in flight"
-        );
-        queue.push(parcel(3, 5));
-        assert_eq!(ledger.report().destinations[0].dropped, 2 + 3);
-        queue.push(parcel(9, 6));
-        assert_eq!(ledger.report().destinations[0].dropped, 2 + 3 + 4 + 5 + 6);
-
-        queue.settled(&parcel(2, 1));
-        queue.push(parcel(8, 7));
-        queue.close();
-        assert_eq!(queue.next().await.map(|parcel| parcel.items), Some(7));
-        assert!(queue.next().await.is_none());
-    }
-}
+mod tests;

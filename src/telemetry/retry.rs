@@ -21,6 +21,8 @@ pub(super) enum Verdict {
     Retry { after: Option<Duration> },
     /// It will never be taken.
     Refused,
+    /// Likewise, and nothing of its kind will: there is nobody for this signal at this address.
+    Unsupported,
 }
 
 /// Judges an answer. `retry_after` is the header's text, in seconds or as an HTTP date.
@@ -30,6 +32,7 @@ pub(super) fn verdict(status: StatusCode, retry_after: Option<&str>, now: System
         429 | 502 | 503 | 504 => Verdict::Retry {
             after: retry_after.and_then(|text| wait(text.trim(), now)),
         },
+        404 | 405 | 415 | 501 => Verdict::Unsupported,
         _ => Verdict::Refused,
     }
 }
@@ -77,8 +80,11 @@ mod tests {
         for status in [429, 502, 503, 504] {
             assert_eq!(judge(status), Verdict::Retry { after: None }, "{status}");
         }
-        for status in [301, 400, 401, 403, 404, 408, 413, 415, 500, 501] {
+        for status in [301, 400, 401, 403, 408, 413, 500] {
             assert_eq!(judge(status), Verdict::Refused, "{status}");
+        }
+        for status in [404, 405, 415, 501] {
+            assert_eq!(judge(status), Verdict::Unsupported, "{status}");
         }
     }
 
