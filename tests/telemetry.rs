@@ -6,13 +6,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
+use opentelemetry::logs::Severity;
+use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message as _;
 use sandtrace::telemetry::{
-    Batching, Compression, Destination, JournalFile, JournalPaths, Protocol, Route, Signals,
-    Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
+    Batching, Compression, Destination, JournalFile, JournalPaths, LogEntry, Protocol, Route, Signal,
+    Signals, Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
 };
 use sandtrace_client::wire;
 
@@ -585,4 +587,51 @@ fn nothing_to_do_is_done_at_once() {
     let report = shutdown(start(vec![]), SOON);
     assert_eq!(report, wire::Telemetry::default());
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_backend_that_takes_no_logs_is_not_asked_again_and_its_spans_go_on() {
+    let receiver = Receiver::scripted(|_, request| {
+        Answer::status(if request.path == "/v1/logs" { 404 } else { 200 })
+    });
+    let traces = otlp(&receiver.traces_url());
+    let logs = Route {
+        signal: Signal::Logs,
+        ..otlp(&receiver.traces_url().replace("traces", "logs"))
+    };
+    let Destination::Otlp(mut destination) = config(vec![traces]).destinations.remove(0) else {
+        unreachable!();
+    };
+    destination.routes.push(logs);
+    let telemetry = Telemetry::start(TelemetryConfig {
+        destinations: vec![Destination::Otlp(destination)],
+        ..config(Vec::new())
+    })
+    .unwrap();
+    for number in 0..4 {
+        telemetry.log(LogEntry {
+            time: UnixNanos::from(SystemTime::now()),
+            severity: Severity::Info,
+            event: "sandtrace.run.started",
+            body: "a body".to_owned(),
+            attributes: Vec::new(),
+            trace_id: TraceId::from(1),
+            span_id: SpanId::from(2),
+        });
+        record(&telemetry, number..number + 1);
+        telemetry.flush_soon();
+        receiver.wait_for(number + 2, SOON);
+    }
+    let report = shutdown(telemetry, SOON);
+    assert_eq!(counts(&report, 0), (4, 0, 0));
+    let logs = report.destinations[0].logs.unwrap();
+    assert_eq!((logs.exported, logs.dropped, logs.queued), (0, 4, 0));
+    let told = last_error(&report, 0);
+    assert!(
+        told.contains("takes no logs") && told.contains("OTEL_LOGS_EXPORTER=none"),
+        "{told}"
+    );
+    let received = receiver.received();
+    let asked = received.iter().filter(|request| request.path == "/v1/logs");
+    assert_eq!(asked.count(), 1);
 }

@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, yield_now};
 use super::counts::Counts;
 use super::queue::Queue;
 use super::retry::Verdict;
-use super::sender::{Link, told};
+use super::sender::Link;
 use super::spool::left::{Access, Found, FoundError, find};
 use super::spool::{Address, Header};
 
@@ -291,13 +291,13 @@ impl Target {
                     Verdict::Refused | Verdict::Unsupported => {
                         found.remove().ok();
                         resent.refused += 1;
-                        let error = format!("refused: {}", told(&answer));
+                        let error = format!("refused: {}", answer.told);
                         self.counts
                             .error(&format!("a request of an earlier run was {error}"));
                         resent.last_error = Some(error);
                         continue;
                     }
-                    Verdict::Retry { .. } => told(&answer),
+                    Verdict::Retry { .. } => answer.told,
                 },
                 Err(error) => error.to_string(),
             };
@@ -424,7 +424,7 @@ mod tests {
         leave(root.path(), "one", &[10, 20, 30]);
         let target = Target {
             address: Address::new("otlp", &route()),
-            link: Link::new(route(), Vec::new()),
+            link: Link::new(route(), Access::default()),
             own: None,
             counts: Arc::default(),
         };

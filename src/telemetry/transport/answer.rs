@@ -179,7 +179,7 @@ pub(super) fn of_grpc(
     };
     let partial = match status.verdict() {
         Verdict::Delivered => grpc::message(body).map(|message| partial_protobuf(&message)),
-        Verdict::Retry { .. } | Verdict::Refused => None,
+        Verdict::Retry { .. } | Verdict::Refused | Verdict::Unsupported => None,
     };
     Answer {
         verdict: status.verdict(),
@@ -475,7 +475,7 @@ mod tests {
             "{:?}",
             answer(404)
         );
-        assert_eq!(answer(404).verdict, Verdict::Refused);
+        assert_eq!(answer(404).verdict, Verdict::Unsupported);
         assert_eq!(answer(200).verdict, Verdict::Refused);
         assert_eq!(answer(503).verdict, Verdict::Retry { after: None });
     }

@@ -157,6 +157,7 @@ impl Status {
             0 => Verdict::Delivered,
             1 | 4 | 10 | 11 | 14 | 15 => Verdict::Retry { after },
             8 if self.retry_after.is_some() => Verdict::Retry { after },
+            12 => Verdict::Unsupported,
             _ => Verdict::Refused,
         }
     }

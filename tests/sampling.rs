@@ -1,0 +1,206 @@
+//! Which runs a backend sees: by the trace id at the start, by failure and length at the end, never against the caller.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::supervised::{Finished, Supervised, poll, sh};
+use crate::support::receiver::{Received, Receiver};
+
+const AGENT: &str = r#"
+echo '{"type":"system","subtype":"init","session_id":"s1","model":"m"}'
+echo '{"type":"assistant","message":{"id":"m1","model":"m","content":[{"type":"tool_use","id":"t1","name":"Bash","input":{}}],"usage":{"input_tokens":1,"output_tokens":1}}}'
+echo '{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","content":"x"}]}}'
+"#;
+const RESULT: &str = r#"
+echo '{"type":"result","subtype":"success","is_error":false,"session_id":"s1","total_cost_usd":0.1,"usage":{"input_tokens":1,"output_tokens":1},"modelUsage":{}}'
+"#;
+
+fn run(receiver: &Receiver, rate: &str, script: &str) -> Supervised {
+    sh(script)
+        .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", receiver.traces_url())
+        .env("OTEL_METRICS_EXPORTER", "none")
+        .env("OTEL_LOGS_EXPORTER", "none")
+        .env("OTEL_SAMPLING_RATE", rate)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "20")
+}
+
+fn counts(run: &Finished) -> Value {
+    let finished = run.transcript().finished().clone();
+    let rows = finished["telemetry"]["destinations"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["name"] == "otlp");
+    row.unwrap().clone()
+}
+
+/// The ids of the spans that came, sorted.
+fn arrived(receiver: &Receiver) -> Vec<String> {
+    let received = receiver.received();
+    let spans = received.iter().flat_map(Received::spans);
+    let mut ids: Vec<_> = spans
+        .map(|span| {
+            span.span_id
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
+        })
+        .collect();
+    ids.sort();
+    ids
+}
+
+/// Nothing came, all is counted, and the journal has it.
+fn assert_kept_back(receiver: &Receiver, run: &Finished) {
+    assert_eq!(arrived(receiver), Vec::<String>::new());
+    let row = counts(run);
+    let spans = run.transcript().span_ids().len();
+    assert_eq!(row["not_sampled"], spans, "{row}");
+    for none in ["exported", "dropped", "queued", "spooled"] {
+        assert_eq!(row[none], 0, "{none}: {row}");
+    }
+    // The echo and the journal have every span, which this checks; and nothing waits to be sent by anybody.
+    run.assert_sound();
+    assert!(!run.journal().join("spool").exists());
+}
+
+fn assert_sent(receiver: &Receiver, run: &Finished) {
+    assert_eq!(arrived(receiver), run.transcript().span_ids());
+    let row = counts(run);
+    assert_eq!(row["exported"], run.transcript().span_ids().len(), "{row}");
+    for none in ["not_sampled", "dropped", "queued", "spooled"] {
+        assert_eq!(row[none], 0, "{none}: {row}");
+    }
+    run.assert_sound();
+    assert!(!run.journal().join("spool").exists());
+}
+
+#[test]
+fn a_run_that_is_not_chosen_is_kept_back_and_counted() {
+    let receiver = Receiver::healthy();
+    let run = run(&receiver, "0", &format!("{AGENT}{RESULT}")).run();
+    assert_eq!(run.code(), 0);
+    assert_kept_back(&receiver, &run);
+    assert!(
+        receiver.received().is_empty(),
+        "not even a connection's worth"
+    );
+}
+
+#[test]
+fn a_run_that_failed_is_sent_whole_whatever_the_rate() {
+    let receiver = Receiver::healthy();
+    let script = format!("{AGENT} sleep 0.3; exit 3");
+    let run = run(&receiver, "0", &script).run();
+    assert_eq!(run.code(), 3);
+    assert!(run.transcript().span_ids().len() >= 4);
+    assert_sent(&receiver, &run);
+}
+
+#[test]
+fn a_run_that_was_slow_is_sent_whole_whatever_the_rate() {
+    for (slow, is_sent) in [("100ms", true), ("1h", false), ("off", false)] {
+        let receiver = Receiver::healthy();
+        let script = format!("{AGENT} sleep 0.3 {RESULT}");
+        let run = run(&receiver, "0", &script).option("--slow", slow).run();
+        assert_eq!(run.code(), 0);
+        if is_sent {
+            assert_sent(&receiver, &run);
+        } else {
+            assert_kept_back(&receiver, &run);
+        }
+    }
+}
+
+#[test]
+fn the_low_bits_of_the_trace_id_choose() {
+    for (trace, is_sent) in [
+        ("ffffffffffffffffff00000000000001", false),
+        ("000000000000000001ffffffffffffff", true),
+    ] {
+        let receiver = Receiver::healthy();
+        let run = run(&receiver, "0.5", &format!("{AGENT}{RESULT}"))
+            .env("TRACEPARENT", format!("00-{trace}-b7ad6b7169203331-01"))
+            .run();
+        if is_sent {
+            assert_sent(&receiver, &run);
+        } else {
+            assert_kept_back(&receiver, &run);
+        }
+    }
+}
+
+#[test]
+fn what_the_caller_does_not_sample_is_not_sent_even_if_it_fails() {
+    let receiver = Receiver::healthy();
+    let run = run(&receiver, "1", &format!("{AGENT} exit 3"))
+        .env(
+            "TRACEPARENT",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        )
+        .run();
+    assert_eq!(run.code(), 3);
+    assert_kept_back(&receiver, &run);
+}
+
+#[test]
+fn what_a_held_run_waits_with_is_on_disk_and_a_killed_one_is_sent_by_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let receiver = Receiver::healthy();
+    let held = run(
+        &receiver,
+        "0",
+        &format!("{AGENT} echo '{{\"ready\":1}}'; read line"),
+    )
+    .journal(root.path())
+    .option("--run-id", "killed")
+    .stdin_held()
+    .start();
+    held.ready();
+    let waiting = |root: &Path| {
+        let files = fs::read_dir(root.join("killed/spool")).ok()?;
+        let names = files.flatten().map(|file| file.path());
+        let names: Vec<_> = names
+            .filter(|path| path.extension().is_some_and(|ending| ending == "otlp"))
+            .collect();
+        (!names.is_empty()).then_some(names)
+    };
+    let files = poll("the spool", || waiting(root.path()));
+    let text = String::from_utf8_lossy(&fs::read(&files[0]).unwrap()).into_owned();
+    assert!(text.contains("\"state\":\"held\""), "{text}");
+    assert!(receiver.received().is_empty());
+    held.send(Signal::SIGKILL);
+    drop(held);
+
+    let next = run(&receiver, "0", "echo '{\"ready\":1}'; read line")
+        .journal(root.path())
+        .stdin_held()
+        .start();
+    next.ready();
+    poll("the killed run's spans", || {
+        waiting(root.path()).is_none().then_some(())
+    });
+    receiver.wait_for(1, Duration::from_secs(10));
+    let names = receiver.span_names();
+    assert!(names.contains(&"execute_tool Bash".to_owned()), "{names:?}");
+    assert!(!names.contains(&"agent.run".to_owned()), "{names:?}");
+    next.send(Signal::SIGTERM);
+    next.wait();
+}
+
+#[test]
+fn without_a_journal_a_held_run_waits_in_memory() {
+    let receiver = Receiver::healthy();
+    for (end, spans) in [("exit 3", true), (RESULT, false)] {
+        let before = receiver.received().len();
+        let run = run(&receiver, "0", &format!("{AGENT} {end}"))
+            .without_journal()
+            .run();
+        let sent = receiver.received().len() > before;
+        assert_eq!(sent, spans);
+        let row = counts(&run);
+        let kept = if spans { "exported" } else { "not_sampled" };
+        assert_eq!(row[kept], run.transcript().span_ids().len(), "{row}");
+    }
+}
