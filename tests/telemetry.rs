@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::logs::Severity;
@@ -16,6 +16,7 @@ use sandtrace::telemetry::{
     Batching, Compression, Destination, JournalFile, JournalPaths, LogEntry, Protocol, Route, Signal,
     Signals, Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
 };
+use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
 
 use crate::supervised::poll;

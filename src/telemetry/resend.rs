@@ -424,7 +424,7 @@ mod tests {
         leave(root.path(), "one", &[10, 20, 30]);
         let target = Target {
             address: Address::new("otlp", &route()),
-            link: Link::new(route(), Access::default()),
+            link: Link::new(route(), super::super::transport::Access::default()),
             own: None,
             counts: Arc::default(),
         };
