@@ -13,8 +13,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message as _;
 use sandtrace::telemetry::{
-    Batching, Compression, Destination, JournalFile, JournalPaths, LogEntry, Protocol, Route, Signal,
-    Signals, Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
+    Batching, Compression, Destination, JournalFile, JournalPaths, LogEntry, Protocol, Route,
+    Signal, Signals, Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
 };
 use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
