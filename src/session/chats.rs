@@ -380,9 +380,28 @@ impl Session {
             if chat.call.output == Output::Exact {
                 span.set(key::GEN_AI_OUTPUT_TOKENS, int(usage.output_tokens));
             }
-            if let Some(usd) = chat.call.cost() {
-                span.set(key::COST_USD, usd);
+            span.set_opt(
+                key::USAGE_CACHE_CREATION_5M,
+                usage.cache_creation_5m.map(int),
+            );
+            span.set_opt(
+                key::USAGE_CACHE_CREATION_1H,
+                usage.cache_creation_1h.map(int),
+            );
+            if let Some(cost) = chat.call.cost() {
+                span.set(key::COST_USD, cost.usd());
                 span.set(key::COST_SOURCE, table_source());
+                for (key, micros) in [
+                    (key::COST_INPUT_USD, cost.input),
+                    (key::COST_OUTPUT_USD, cost.output),
+                    (key::COST_CACHE_READ_USD, cost.cache_read),
+                    (key::COST_CACHE_CREATION_5M_USD, cost.cache_write_5m),
+                    (key::COST_CACHE_CREATION_1H_USD, cost.cache_write_1h),
+                ] {
+                    if micros > 0.0 {
+                        span.set(key, micros / 1e6);
+                    }
+                }
             }
         }
         if let Some(first) = chat.first_token {

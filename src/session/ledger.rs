@@ -8,7 +8,7 @@
 
 use sandtrace_client::wire::{Cost, Usage as WireUsage};
 
-use super::price::{Price, TABLE_DATE};
+use super::price::{CallCost, Price, TABLE_DATE};
 use crate::agent::event::{ModelUsage, ResultMessage, Usage};
 
 /// One LLM call as the stream told it.
@@ -48,7 +48,7 @@ pub(super) enum Output {
 
 impl Call {
     /// The cost by the price table; `None` if the model or the output is unknown.
-    pub(super) fn cost(&self) -> Option<f64> {
+    pub(super) fn cost(&self) -> Option<CallCost> {
         if self.output == Output::Placeholder {
             return None;
         }
@@ -153,7 +153,7 @@ impl Money {
 
     fn add_call(&mut self, call: &Call) {
         match call.cost() {
-            Some(usd) => *self.table.get_or_insert(0.0) += usd,
+            Some(cost) => *self.table.get_or_insert(0.0) += cost.usd(),
             None => self.unknown_calls += 1,
         }
     }

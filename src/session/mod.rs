@@ -144,6 +144,10 @@ impl Session {
             Key::from_static_str(key::GEN_AI_AGENT_NAME),
             config.agent_name.clone().into(),
         ));
+        common.push((
+            Key::from_static_str(key::RUN_AGENT),
+            config.agent_name.clone().into(),
+        ));
         if let Some(session) = &config.session_id {
             common.push((
                 Key::from_static_str(key::SESSION_ID),

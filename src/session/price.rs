@@ -60,19 +60,45 @@ impl Price {
         TABLE.iter().find(|price| price.model == undated)
     }
 
-    /// The cost of a call in US dollars. Cache writes of unknown life count as five-minute ones.
+    /// The cost of a call by kind of token. Cache writes of unknown life count as five-minute ones.
     #[must_use]
-    pub fn cost(&self, usage: &Usage) -> f64 {
+    pub fn cost(&self, usage: &Usage) -> CallCost {
         let one_hour = usage
             .cache_creation_1h
             .unwrap_or(0)
             .min(usage.cache_creation_input_tokens);
         let five_minutes = usage.cache_creation_input_tokens - one_hour;
-        let micros = count(usage.input_tokens) * self.input
-            + count(usage.output_tokens) * self.output
-            + count(five_minutes) * self.cache_write_5m
-            + count(one_hour) * self.cache_write_1h
-            + count(usage.cache_read_input_tokens) * self.cache_read;
+        CallCost {
+            input: count(usage.input_tokens) * self.input,
+            output: count(usage.output_tokens) * self.output,
+            cache_write_5m: count(five_minutes) * self.cache_write_5m,
+            cache_write_1h: count(one_hour) * self.cache_write_1h,
+            cache_read: count(usage.cache_read_input_tokens) * self.cache_read,
+        }
+    }
+}
+
+/// What a call costs by kind of token, in millionths of a US dollar.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CallCost {
+    /// Input that no cache had.
+    pub input: f64,
+    /// The answer.
+    pub output: f64,
+    /// Input kept for five minutes.
+    pub cache_write_5m: f64,
+    /// Input kept for an hour.
+    pub cache_write_1h: f64,
+    /// Input that a cache had.
+    pub cache_read: f64,
+}
+
+impl CallCost {
+    /// The whole cost in US dollars.
+    #[must_use]
+    pub fn usd(&self) -> f64 {
+        let micros =
+            self.input + self.output + self.cache_write_5m + self.cache_write_1h + self.cache_read;
         micros / 1e6
     }
 }
@@ -110,7 +136,7 @@ mod tests {
             cache_creation_input_tokens: 300,
             ..Usage::default()
         };
-        let cost = Price::of("claude-opus-5-5").unwrap().cost(&usage);
+        let cost = Price::of("claude-opus-5-5").unwrap().cost(&usage).usd();
         assert!((cost - 0.003_548).abs() < 1e-9, "{cost}");
     }
 
@@ -121,9 +147,9 @@ mod tests {
             ..Usage::default()
         };
         let price = Price::of("claude-sonnet-5").unwrap();
-        assert!((price.cost(&usage) - 2.5).abs() < 1e-9);
+        assert!((price.cost(&usage).usd() - 2.5).abs() < 1e-9);
         usage.cache_creation_1h = Some(1_000_000);
-        assert!((price.cost(&usage) - 4.0).abs() < 1e-9);
+        assert!((price.cost(&usage).usd() - 4.0).abs() < 1e-9);
     }
 
     #[test]

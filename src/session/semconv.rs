@@ -76,6 +76,8 @@ pub mod key {
     pub const PROCESS_EXIT_CODE: &str = "process.exit.code";
 
     pub const RUN_ID: &str = "sandtrace.run.id";
+    /// The run's own agent, on its subagents' spans too: what a backend may call the trace.
+    pub const RUN_AGENT: &str = "sandtrace.run.agent";
     pub const OUTCOME: &str = "sandtrace.outcome";
     pub const EXIT_SIGNAL: &str = "sandtrace.exit.signal";
     pub const FAILURE_CLASS: &str = "sandtrace.failure.class";
@@ -88,10 +90,19 @@ pub mod key {
     pub const BACKGROUND: &str = "sandtrace.background";
     pub const COST_USD: &str = "sandtrace.cost.usd";
     pub const COST_SOURCE: &str = "sandtrace.cost.source";
+    /// What a single call's cost is made of, where the price table gave it.
+    pub const COST_INPUT_USD: &str = "sandtrace.cost.input_usd";
+    pub const COST_OUTPUT_USD: &str = "sandtrace.cost.output_usd";
+    pub const COST_CACHE_READ_USD: &str = "sandtrace.cost.cache_read_usd";
+    pub const COST_CACHE_CREATION_5M_USD: &str = "sandtrace.cost.cache_creation_5m_usd";
+    pub const COST_CACHE_CREATION_1H_USD: &str = "sandtrace.cost.cache_creation_1h_usd";
     pub const USAGE_INPUT: &str = "sandtrace.usage.input_tokens";
     pub const USAGE_OUTPUT: &str = "sandtrace.usage.output_tokens";
     pub const USAGE_CACHE_READ: &str = "sandtrace.usage.cache_read_input_tokens";
     pub const USAGE_CACHE_CREATION: &str = "sandtrace.usage.cache_creation_input_tokens";
+    /// Cache writes of a single call by the life they are paid for, where the API told: five minutes, an hour.
+    pub const USAGE_CACHE_CREATION_5M: &str = "sandtrace.usage.cache_creation_5m_input_tokens";
+    pub const USAGE_CACHE_CREATION_1H: &str = "sandtrace.usage.cache_creation_1h_input_tokens";
     pub const USAGE_INCOMPLETE_CALLS: &str = "sandtrace.usage.incomplete_calls";
     pub const CACHE_HIT_RATIO: &str = "sandtrace.cache_hit_ratio";
     pub const RETRIES: &str = "sandtrace.retries";

@@ -12,7 +12,7 @@ use http::{HeaderMap, Uri};
 use opentelemetry::{Key, Value};
 pub use opentelemetry_sdk::metrics::Temporality;
 
-pub use super::dialect::Dialect;
+pub use super::dialect::{Dialect, Semconv};
 pub use super::variables::{DestinationError, Unsupported, Wanted, from_env};
 
 /// One place that telemetry is sent to.
@@ -92,6 +92,8 @@ pub struct OtlpDestination {
     pub name: &'static str,
     /// What this backend wants to read.
     pub dialect: Dialect,
+    /// Which vintage of the GenAI conventions it is told in.
+    pub semconv: Semconv,
     /// Resource attributes for this backend alone.
     pub resource: Vec<(Key, Value)>,
     /// Whether counters count from the start of the run or from the last request.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 
 use super::console::Console;
 use super::counts::Counts;
-use super::destination::{Batching, Dialect};
+use super::destination::{Batching, Dialect, Semconv};
 use super::encode::{EncodeError, Encoder};
 use super::file::{JournalFiles, Moment};
 use super::host::Host;
@@ -94,6 +94,7 @@ pub(super) struct OtlpSink {
     /// What this destination's resource has beyond the common one.
     pub(super) extra: Vec<(Key, Value)>,
     pub(super) dialect: Dialect,
+    pub(super) semconv: Semconv,
     pub(super) temporality: Temporality,
     pub(super) traces: Option<RouteSink<SpanExporter>>,
     pub(super) metrics: Option<RouteSink<MetricExporter>>,
@@ -131,7 +132,8 @@ impl<E> RouteSink<E> {
 impl OtlpSink {
     fn spans(&self, spans: Vec<FinishedSpan>, trace: &TraceFacts) {
         let Some(route) = &self.traces else { return };
-        let translate = self.dialect.span();
+        let (conventions, dialect) = (self.semconv.span(), self.dialect.span());
+        let translate = |span| dialect(conventions(span));
         route.send(spans.len() as u64, |encoder| {
             let spans = spans
                 .into_iter()

@@ -71,8 +71,8 @@ use self::span_data::{JSON_FACTOR, TraceFacts, weight};
 use self::transport::Access;
 
 pub use self::destination::{
-    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Signal, Signals,
-    Temporality, TlsFiles,
+    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Semconv, Signal,
+    Signals, Temporality, TlsFiles,
 };
 pub use self::file::{JournalFile, JournalPaths};
 pub use self::host::HostRequest;
@@ -498,14 +498,19 @@ fn otlp(
     let OtlpDestination {
         name,
         dialect,
-        resource: extra,
+        semconv,
+        resource: own,
         temporality,
         routes,
     } = destination;
+    // What the destination says itself comes last, and so stays.
+    let mut extra = dialect.resource(resource);
+    extra.extend(own);
     let whose = with_extra(resource, &extra);
     let mut sink = OtlpSink {
         extra,
         dialect,
+        semconv,
         temporality,
         traces: None,
         metrics: None,

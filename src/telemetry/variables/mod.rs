@@ -18,7 +18,7 @@ mod values;
 
 use self::backends::{BACKENDS, Backend, PROMETHEUS_PUSH};
 use self::values::is;
-use super::destination::{Destination, Signal, Signals};
+use super::destination::{Destination, Semconv, Signal, Signals};
 
 pub use self::batching::{batching, metric_interval};
 pub use self::limits::limits;
@@ -211,6 +211,12 @@ pub fn from_env(lookup: Lookup<'_>) -> Result<Wanted, DestinationError> {
                     .destinations
                     .push(Destination::Otlp(Box::new(backend)));
             }
+        }
+    }
+    let semconv = Semconv::opted_in(lookup("OTEL_SEMCONV_STABILITY_OPT_IN").as_deref());
+    for destination in &mut wanted.destinations {
+        if let Destination::Otlp(otlp) = destination {
+            otlp.semconv = semconv;
         }
     }
     Ok(wanted)

@@ -11,7 +11,8 @@ use super::address::{Address, Schemeless, exact};
 use super::values::{first, is, positive, word};
 use super::{DestinationError, Lookup, headers};
 use crate::telemetry::destination::{
-    Compression, Dialect, OtlpDestination, Protocol, Route, Signal, Signals, Temporality, TlsFiles,
+    Compression, Dialect, OtlpDestination, Protocol, Route, Semconv, Signal, Signals, Temporality,
+    TlsFiles,
 };
 
 /// The variable of one signal, which wins, and the one for every signal.
@@ -90,6 +91,7 @@ pub(super) fn otlp(
     Ok(OtlpDestination {
         name: "otlp",
         dialect: Dialect::Otlp,
+        semconv: Semconv::default(),
         resource: Vec::new(),
         temporality: temporality(lookup)?.unwrap_or(Temporality::Cumulative),
         routes: routes.collect::<Result<_, _>>()?,

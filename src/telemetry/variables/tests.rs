@@ -359,3 +359,24 @@ fn metrics_are_told_as_often_as_the_variable_asks() {
         assert!(read(&[(variable, malformed)]).is_err(), "{malformed}");
     }
 }
+
+#[test]
+fn every_destination_is_told_in_the_conventions_opted_in_to() {
+    for (word, semconv) in [
+        ("http", Semconv::V1_41),
+        ("gen_ai_latest_experimental", Semconv::Latest),
+    ] {
+        let chosen = [
+            ("OTEL_EXPORTERS", "otlp,phoenix"),
+            ("OTEL_SEMCONV_STABILITY_OPT_IN", word),
+        ];
+        let all = read(&chosen).unwrap();
+        assert_eq!(all.len(), 2);
+        for destination in all {
+            let Destination::Otlp(otlp) = destination else {
+                panic!("{destination:?}");
+            };
+            assert_eq!(otlp.semconv, semconv, "{}", otlp.name);
+        }
+    }
+}

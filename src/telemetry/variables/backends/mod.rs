@@ -16,7 +16,9 @@ use opentelemetry::{Key, Value};
 use super::address::{Address, Schemeless};
 use super::values::{first, word};
 use super::{DestinationError, Lookup, headers, otlp};
-use crate::telemetry::destination::{OtlpDestination, Protocol, Route, Signal, Signals, TlsFiles};
+use crate::telemetry::destination::{
+    OtlpDestination, Protocol, Route, Semconv, Signal, Signals, TlsFiles,
+};
 
 use self::row::{Counting, Holds, Names, Need, Origin};
 
@@ -64,6 +66,7 @@ impl Backend {
         Ok(OtlpDestination {
             name: self.name,
             dialect: self.dialect,
+            semconv: Semconv::default(),
             routes: routes.collect::<Result<_, _>>()?,
             resource: self.resource(lookup),
             temporality: match self.counts {
