@@ -20,7 +20,7 @@ use http::HeaderMap;
 use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use sandtrace::session::span::{FinishedSpan, SpanStatus};
 use sandtrace::telemetry::{
-    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Signal,
+    Batching, Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Semconv, Signal,
     SpoolPlace, Telemetry, TelemetryConfig, Temporality, TlsFiles,
 };
 use sandtrace::time::UnixNanos;
@@ -142,6 +142,7 @@ fn destination(name: &'static str, port: u16) -> Destination {
     Destination::Otlp(Box::new(OtlpDestination {
         name,
         dialect: Dialect::Otlp,
+        semconv: Semconv::V1_41,
         resource: Vec::new(),
         temporality: Temporality::Cumulative,
         routes: vec![Route {

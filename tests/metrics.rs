@@ -18,8 +18,8 @@ use prost::Message as _;
 use sandtrace::session::semconv::{key, metric};
 use sandtrace::session::span::{FinishedSpan, SpanStatus};
 use sandtrace::telemetry::{
-    Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Signal, Telemetry,
-    TelemetryConfig, Temporality, TlsFiles,
+    Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Semconv, Signal,
+    Telemetry, TelemetryConfig, Temporality, TlsFiles,
 };
 use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
@@ -314,6 +314,7 @@ fn pushed(name: &'static str, receiver: &Receiver, path: &str, how: Temporality)
     Destination::Otlp(Box::new(OtlpDestination {
         name,
         dialect: Dialect::Otlp,
+        semconv: Semconv::V1_41,
         resource: Vec::new(),
         temporality: how,
         routes: vec![Route {

@@ -8,8 +8,8 @@ use http::HeaderMap;
 use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use sandtrace::session::span::{FinishedSpan, SpanStatus};
 use sandtrace::telemetry::{
-    Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Signal, Telemetry,
-    TelemetryConfig, Temporality, TlsFiles,
+    Compression, Destination, Dialect, OtlpDestination, Protocol, Route, Semconv, Signal,
+    Telemetry, TelemetryConfig, Temporality, TlsFiles,
 };
 use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
@@ -32,6 +32,7 @@ pub(crate) fn config(routes: Vec<Route>) -> TelemetryConfig {
     let destination = |route| OtlpDestination {
         name: "otlp",
         dialect: Dialect::Otlp,
+        semconv: Semconv::V1_41,
         resource: Vec::new(),
         temporality: Temporality::Cumulative,
         routes: vec![route],
