@@ -19,6 +19,7 @@
 pub mod agent;
 pub mod cli;
 pub mod clock;
+pub mod doctor;
 pub mod echo;
 pub mod envelope;
 pub mod journal;

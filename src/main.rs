@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use sandtrace::cli::{self, CliError, Command, RunConfig, SETTINGS_FILE, Settings};
 use sandtrace::process::{Protection, Stderr, keep_stdout};
 use sandtrace::supervise::{Ended, supervise};
-use sandtrace::{report, stop, summary};
+use sandtrace::{doctor, report, stop, summary};
 
 /// The supervisor itself failed, or was asked for something impossible (DESIGN §3).
 const OWN_FAILURE: u8 = 125;
@@ -56,6 +56,23 @@ fn run(mut stdout: File, protection: Protection) -> anyhow::Result<u8> {
                 Ok(error.exit_code())
             }
         },
+        Ok(Command::Doctor(config)) => {
+            let coloured = stdout.is_terminal() && config.settings.get("NO_COLOR").is_none();
+            let diagnosis = runtime()?.block_on(doctor::examine(&config));
+            match diagnosis {
+                Ok(diagnosis) => {
+                    // A reader that has left wants no diagnosis.
+                    stdout
+                        .write_all(diagnosis.to_text(coloured).as_bytes())
+                        .ok();
+                    Ok(diagnosis.exit_code())
+                }
+                Err(error) => {
+                    say(&format!("sandtrace: {:#}\n", anyhow::Error::from(error)));
+                    Ok(OWN_FAILURE)
+                }
+            }
+        }
         Err(CliError::Help(text) | CliError::Version(text)) => {
             // A reader that has left wants no help.
             stdout.write_all(text.as_bytes()).ok();
@@ -68,6 +85,14 @@ fn run(mut stdout: File, protection: Protection) -> anyhow::Result<u8> {
     }
 }
 
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("failed to start the runtime")
+}
+
 fn run_agent(
     config: RunConfig,
     environment: Vec<(OsString, OsString)>,
@@ -75,11 +100,7 @@ fn run_agent(
     protection: Protection,
 ) -> anyhow::Result<u8> {
     let talk = config.verbose || io::stderr().is_terminal();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context("failed to start the runtime")?;
+    let runtime = runtime()?;
     let Ended {
         code,
         spawn_error,

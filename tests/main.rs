@@ -7,6 +7,7 @@
 mod cgroup;
 mod clock;
 mod disk;
+mod doctor;
 mod echo;
 mod elsewhere;
 mod executable;

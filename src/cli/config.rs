@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::{CliError, UsageError, ValueProblem};
-use super::flags::{ReportFlags, RunFlags, StopFlags};
+use super::flags::{DoctorFlags, ReportFlags, RunFlags, StopFlags};
 use super::settings::{Origin, Settings};
 use super::values::{
     attribute, capture, echo, length, limit, moment, plain, probe, run_id, survivors, switch,
@@ -85,6 +85,15 @@ pub struct StopConfig {
     /// A run id or a path.
     pub run: OsString,
     pub journal: Journal,
+}
+
+/// All that `sandtrace doctor` was told.
+#[derive(Debug, Clone)]
+pub struct DoctorConfig {
+    /// Send what earlier runs left.
+    pub resend: bool,
+    pub journal: Journal,
+    pub settings: Settings,
 }
 
 /// What appears on stdout.
@@ -281,6 +290,17 @@ pub(super) fn report(flags: ReportFlags, settings: Settings) -> Result<ReportCon
 pub(super) fn stop(flags: StopFlags, settings: &Settings) -> Result<StopConfig, CliError> {
     let (run, journal) = kept_run(flags.run, &flags.journal, settings, "stop")?;
     Ok(StopConfig { run, journal })
+}
+
+pub(super) fn doctor(flags: DoctorFlags, settings: Settings) -> Result<DoctorConfig, CliError> {
+    let from = Source {
+        settings: &settings,
+    };
+    Ok(DoctorConfig {
+        resend: flags.resend,
+        journal: from.journal(&flags.journal, &mut Vec::new())?,
+        settings,
+    })
 }
 
 /// The run that a subcommand is about, and where runs are kept.

@@ -100,6 +100,25 @@ Exit codes:
   3    its supervisor is gone without having finished the run
   125  there is no such run, or it cannot be asked";
 
+const DOCTOR_AFTER: &str = "\
+Each destination that the environment or /etc/sandtrace/env names gets a canary:
+one span, one data point, one log record, as far as it takes them, under the
+name sandtrace.doctor. Each line says `ok`, `note` (a run goes on without it) or
+`FAIL` with the reason. Nothing that doctor makes in the sandbox stays.
+
+What a run could not send waits in its journal. The next run sends it, and so
+does `--resend`, to the destination of the same name and address.
+
+Examples:
+  sandtrace doctor
+  OTEL_EXPORTERS=langfuse sandtrace doctor
+  sandtrace doctor --resend
+
+Exit codes:
+  0    all that is configured works
+  1    something does not
+  125  the configuration cannot be understood";
+
 /// Supervises a Claude agent and turns its run into an OpenTelemetry trace
 #[derive(Debug, Parser)]
 #[command(name = "sandtrace", version, help_template = TEMPLATE, after_help = TOP_AFTER)]
@@ -114,6 +133,7 @@ pub(super) enum Subcommands {
     Run(Box<RunFlags>),
     Report(ReportFlags),
     Stop(StopFlags),
+    Doctor(DoctorFlags),
 }
 
 /// Runs an agent under supervision
@@ -278,6 +298,21 @@ Directory of the runs' journals
 pub(super) struct StopFlags {
     #[arg(value_name = "RUN", hide = true, required = true)]
     pub(super) run: Option<OsString>,
+
+    #[arg(long, value_name = "DIR")]
+    #[arg(help = "\
+Directory of the runs' journals
+[default: as for `sandtrace run`]")]
+    pub(super) journal: Option<OsString>,
+}
+
+/// Checks configuration, destinations and sandbox
+#[derive(Debug, Default, Args)]
+#[command(help_template = TEMPLATE, after_help = DOCTOR_AFTER)]
+pub(super) struct DoctorFlags {
+    #[arg(long)]
+    #[arg(help = "Send what earlier runs could not")]
+    pub(super) resend: bool,
 
     #[arg(long, value_name = "DIR")]
     #[arg(help = "\

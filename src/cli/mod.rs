@@ -22,8 +22,8 @@ use std::ffi::OsString;
 use clap::Parser;
 
 pub use config::{
-    Capture, EchoMode, Journal, Notice, ProbePolicy, ReportConfig, RunConfig, StopConfig,
-    SurvivorPolicy, homeless_journal,
+    Capture, DoctorConfig, EchoMode, Journal, Notice, ProbePolicy, ReportConfig, RunConfig,
+    StopConfig, SurvivorPolicy, homeless_journal,
 };
 pub use duration::{DurationError, parse as parse_duration};
 pub use error::{CliError, UsageError, ValueProblem};
@@ -38,6 +38,7 @@ pub enum Command {
     Run(Box<RunConfig>),
     Report(ReportConfig),
     Stop(StopConfig),
+    Doctor(DoctorConfig),
 }
 
 /// Reads a command line; `args` starts with the program's own name.
@@ -54,6 +55,7 @@ pub fn parse(
         Subcommands::Run(flags) => Ok(Command::Run(Box::new(config::run(*flags, settings)?))),
         Subcommands::Report(flags) => Ok(Command::Report(config::report(flags, settings)?)),
         Subcommands::Stop(flags) => Ok(Command::Stop(config::stop(flags, &settings)?)),
+        Subcommands::Doctor(flags) => Ok(Command::Doctor(config::doctor(flags, settings)?)),
     }
 }
 

@@ -530,6 +530,11 @@ fn help_of_stop() {
 }
 
 #[test]
+fn help_of_doctor() {
+    insta::assert_snapshot!(help(&["doctor", "--help"]));
+}
+
+#[test]
 fn the_version_is_one_line() {
     let error = parse(words(&["--version"]), settings(&[], "")).unwrap_err();
     assert_eq!(error.exit_code(), 0);

@@ -117,7 +117,7 @@ impl Leaf {
     ///
     /// What the agent has put into cgroups of its own below this one stays there, and the leaf with it: they may have
     /// limits that somebody counts on.
-    pub(super) fn dissolve(&self) {
+    pub fn dissolve(&self) {
         let deadline = Instant::now() + DISSOLVE_BOUND;
         while remove_empty(&self.path).is_err() && Instant::now() < deadline {
             let parent = OpenOptions::new()

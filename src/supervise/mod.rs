@@ -54,7 +54,7 @@ use crate::telemetry::{HostRequest, Telemetry};
 use crate::time::Now;
 use crate::transcript::Transcript;
 
-pub use self::prepare::{SuperviseError, resumes};
+pub use self::prepare::{SuperviseError, resource_of, resumes};
 
 /// Read from a pipe at a time.
 const CHUNK: usize = 128 << 10;

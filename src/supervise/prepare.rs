@@ -305,7 +305,7 @@ pub fn resumes(command: &[OsString]) -> bool {
 }
 
 /// The resource of a run.
-fn resource_of(
+pub fn resource_of(
     settings: &Settings,
     run_id: &str,
 ) -> Result<Vec<(Key, Value)>, resource::ResourceError> {

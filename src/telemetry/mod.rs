@@ -14,6 +14,7 @@
 //! nothing; a retry sends the same bytes; each span is exported, dropped with a reason, or queued, and the counts say
 //! which; the answer to [`Telemetry::shutdown`] comes in time even if the export thread is stuck.
 
+pub mod canary;
 mod console;
 pub mod context;
 mod counts;

@@ -237,10 +237,11 @@ mod tests {
             assert_eq!(judged(code, None), Verdict::Retry { after: None }, "{code}");
         }
         for code in [
-            "2", "3", "5", "6", "7", "8", "9", "12", "13", "16", "17", "-1", "x", "",
+            "2", "3", "5", "6", "7", "8", "9", "13", "16", "17", "-1", "x", "",
         ] {
             assert_eq!(judged(code, None), Verdict::Refused, "{code}");
         }
+        assert_eq!(judged("12", None), Verdict::Unsupported);
     }
 
     #[test]

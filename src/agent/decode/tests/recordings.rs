@@ -129,20 +129,20 @@ fn every_line_of_a_known_type_is_recognised() {
         }
     }
     let expected = BTreeMap::from([
-        ("api_retry", 36),
-        ("assistant", 243),
+        ("api_retry", 37),
+        ("assistant", 258),
         ("compact_boundary", 2),
-        ("init", 104),
-        ("note", 46),
-        ("result", 94),
-        ("session_state", 7),
-        ("status", 25),
-        ("stream", 730),
-        ("task_ended", 8),
-        ("task_started", 4),
+        ("init", 105),
+        ("note", 58),
+        ("result", 95),
+        ("session_state", 11),
+        ("status", 29),
+        ("stream", 817),
+        ("task_ended", 10),
+        ("task_started", 5),
         ("text", 21),
         ("unrecognised", 14),
-        ("user", 119),
+        ("user", 127),
     ]);
     assert_eq!(counts, expected);
 }
