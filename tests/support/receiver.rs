@@ -188,7 +188,17 @@ impl Received {
         }
     }
 
+    /// None, if it is of another signal.
     pub(crate) fn spans(&self) -> Vec<Span> {
+        let others = [
+            "/v1/metrics",
+            "/v1/logs",
+            "MetricsService/Export",
+            "LogsService/Export",
+        ];
+        if others.iter().any(|path| self.path.ends_with(path)) {
+            return Vec::new();
+        }
         let resources = self.decode().resource_spans.into_iter();
         let scopes = resources.flat_map(|resource| resource.scope_spans);
         scopes.flat_map(|scope| scope.spans).collect()
