@@ -5,12 +5,14 @@
 //! kept. The exporter merges OTEL_EXPORTER_OTLP_HEADERS into the headers of *every* exporter it builds, which would
 //! hand one backend's credentials to all of them.
 
+use std::io::{self, Write as _};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use flate2::write::GzEncoder;
 use http::{Request, Response};
 use opentelemetry::InstrumentationScope;
 use opentelemetry_http::{HttpClient, HttpError};
@@ -25,7 +27,12 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use serde::Serialize;
+
 use super::destination::{Compression, Protocol, Route};
+use super::request;
 
 /// Why telemetry could not be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +41,10 @@ pub(super) enum EncodeError {
     Exporter(#[from] OTelSdkError),
     #[error("the exporter made no request")]
     NoRequest,
+    #[error("failed to write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("failed to compress: {0}")]
+    Gzip(#[from] io::Error),
 }
 
 /// Encodes one signal's batches for one route.
@@ -41,6 +52,8 @@ pub(super) enum EncodeError {
 pub(super) struct Encoder<E> {
     exporter: E,
     captured: Captured,
+    /// For a route that wants JSON, which the crate would indent.
+    json: Option<Json>,
 }
 
 impl Encoder<SpanExporter> {
@@ -50,19 +63,29 @@ impl Encoder<SpanExporter> {
     ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
         let captured = Captured::default();
         let builder = SpanExporter::builder().with_http();
-        let mut exporter = configured(builder, route, &captured).build()?;
-        exporter.set_resource(resource);
-        Ok(Self { exporter, captured })
+        let mut encoder = Self {
+            exporter: configured(builder, route, &captured).build()?,
+            captured,
+            json: Json::of(route),
+        };
+        encoder.identify(resource);
+        Ok(encoder)
     }
 
     /// Says from now on that the spans are somebody else's.
     pub(super) fn identify(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+        match &mut self.json {
+            Some(json) => json.resource = resource.into(),
+            None => self.exporter.set_resource(resource),
+        }
     }
 
     /// The request's body.
     pub(super) fn encode(&self, spans: Vec<SpanData>) -> Result<Bytes, EncodeError> {
-        self.captured.of(self.exporter.export(spans))
+        match &self.json {
+            Some(json) => json.body(&request::of_spans(spans, &json.resource)),
+            None => self.captured.of(self.exporter.export(spans)),
+        }
     }
 }
 
@@ -73,14 +96,21 @@ impl Encoder<LogExporter> {
     ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
         let captured = Captured::default();
         let builder = LogExporter::builder().with_http();
-        let mut exporter = configured(builder, route, &captured).build()?;
-        exporter.set_resource(resource);
-        Ok(Self { exporter, captured })
+        let mut encoder = Self {
+            exporter: configured(builder, route, &captured).build()?,
+            captured,
+            json: Json::of(route),
+        };
+        encoder.identify(resource);
+        Ok(encoder)
     }
 
     /// Says from now on that the records are somebody else's.
     pub(super) fn identify(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+        match &mut self.json {
+            Some(json) => json.resource = resource.into(),
+            None => self.exporter.set_resource(resource),
+        }
     }
 
     /// The request's body.
@@ -88,8 +118,12 @@ impl Encoder<LogExporter> {
         &self,
         records: &[(&SdkLogRecord, &InstrumentationScope)],
     ) -> Result<Bytes, EncodeError> {
-        self.captured
-            .of(self.exporter.export(LogBatch::new(records)))
+        match &self.json {
+            Some(json) => json.body(&request::of_logs(records, &json.resource)),
+            None => self
+                .captured
+                .of(self.exporter.export(LogBatch::new(records))),
+        }
     }
 }
 
@@ -102,13 +136,19 @@ impl Encoder<MetricExporter> {
         let builder = MetricExporter::builder()
             .with_temporality(temporality)
             .with_http();
-        let exporter = configured(builder, route, &captured).build()?;
-        Ok(Self { exporter, captured })
+        Ok(Self {
+            exporter: configured(builder, route, &captured).build()?,
+            captured,
+            json: Json::of(route),
+        })
     }
 
     /// The request's body.
     pub(super) fn encode(&self, metrics: &ResourceMetrics) -> Result<Bytes, EncodeError> {
-        self.captured.of(self.exporter.export(metrics))
+        match &self.json {
+            Some(json) => json.body(&ExportMetricsServiceRequest::from(metrics)),
+            None => self.captured.of(self.exporter.export(metrics)),
+        }
     }
 }
 
@@ -123,15 +163,40 @@ fn configured<B: WithExportConfig + WithHttpConfig>(
         .with_endpoint(route.endpoint.to_string())
         .with_timeout(route.timeout)
         .with_retry_policy(RetryPolicy::disabled())
-        .with_protocol(match route.protocol {
-            // What gRPC adds to the protobuf is the transport's business.
-            Protocol::HttpProtobuf | Protocol::Grpc => opentelemetry_otlp::Protocol::HttpBinary,
-            Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
-        });
+        // What gRPC adds to the protobuf is the transport's business.
+        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
     match route.compression {
         Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
         // The crate has no word for "none"; a body that the environment had compressed is told by its first bytes.
         Compression::None => builder,
+    }
+}
+
+/// How a route that wants JSON gets it.
+#[derive(Debug)]
+struct Json {
+    resource: ResourceAttributesWithSchema,
+    compression: Compression,
+}
+
+impl Json {
+    fn of(route: &Route) -> Option<Self> {
+        (route.protocol == Protocol::HttpJson).then(|| Self {
+            resource: ResourceAttributesWithSchema::default(),
+            compression: route.compression,
+        })
+    }
+
+    fn body(&self, request: &impl Serialize) -> Result<Bytes, EncodeError> {
+        let json = serde_json::to_vec(request)?;
+        match self.compression {
+            Compression::None => Ok(json.into()),
+            Compression::Gzip => {
+                let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::default());
+                gzip.write_all(&json)?;
+                Ok(gzip.finish()?.into())
+            }
+        }
     }
 }
 

@@ -9,14 +9,9 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::LogBatch;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::trace::SpanData;
 use serde::Serialize;
@@ -24,6 +19,7 @@ use serde::Serialize;
 use super::counts::{Counts, SignalCounts};
 use super::logs::Records;
 use super::metrics::points;
+use super::request;
 
 /// A file of the journal, opened to append, and the most bytes that it may hold.
 #[derive(Debug)]
@@ -103,22 +99,13 @@ impl JournalFiles {
     pub(super) fn spans(&mut self, spans: Vec<SpanData>) {
         if let Some(lines) = &mut self.traces {
             let count = spans.len() as u64;
-            let request = ExportTraceServiceRequest {
-                resource_spans: group_spans_by_resource_and_scope(spans, &self.resource),
-            };
-            lines.write(&request, count);
+            lines.write(&request::of_spans(spans, &self.resource), count);
         }
     }
 
     pub(super) fn logs(&mut self, records: &Records) {
         if let Some(lines) = &mut self.logs {
-            let pairs = records.pairs();
-            let request = ExportLogsServiceRequest {
-                resource_logs: group_logs_by_resource_and_scope(
-                    &LogBatch::new(&pairs),
-                    &self.resource,
-                ),
-            };
+            let request = request::of_logs(&records.pairs(), &self.resource);
             lines.write(&request, records.len());
         }
     }

@@ -5,14 +5,9 @@
 
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::LogBatch;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use sandtrace_client::wire;
 use serde::Serialize;
@@ -21,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::counts::{Counts, SignalCounts};
 use super::logs::Records;
 use super::metrics::points;
+use super::request;
 use super::span_data::{TraceFacts, span_data, weight};
 use crate::session::span::FinishedSpan;
 
@@ -83,17 +79,14 @@ impl Host {
             let (now, later) = rest.split_at(fitting(rest));
             rest = later;
             let spans = now.iter().cloned().map(|span| span_data(span, trace));
-            let resource_spans = group_spans_by_resource_and_scope(spans.collect(), &self.resource);
-            let request = ExportTraceServiceRequest { resource_spans };
+            let request = request::of_spans(spans.collect(), &self.resource);
             self.send("traces", &request, now.len() as u64, &self.counts.spans);
         }
     }
 
     pub(super) fn logs(&self, records: &Records) {
         for pairs in records.pairs().chunks(64) {
-            let resource_logs =
-                group_logs_by_resource_and_scope(&LogBatch::new(pairs), &self.resource);
-            let request = ExportLogsServiceRequest { resource_logs };
+            let request = request::of_logs(pairs, &self.resource);
             self.send("logs", &request, pairs.len() as u64, &self.counts.logs);
         }
     }
@@ -104,11 +97,14 @@ impl Host {
     }
 
     fn send(&self, signal: &str, request: &impl Serialize, items: u64, counts: &Arc<Counts>) {
-        let request = match serde_json::to_value(request) {
-            Ok(request) => request,
+        // By way of the text, whose length counts, and by the code that writes it elsewhere, which is large enough once.
+        let text = serde_json::to_vec(request);
+        let parsed = text.and_then(|text| Ok((serde_json::from_slice(&text)?, text.len())));
+        let (request, size) = match parsed {
+            Ok(parsed) => parsed,
             Err(error) => return counts.dropped(items, &format!("failed to encode: {error}")),
         };
-        let size = u32::try_from(request.to_string().len()).unwrap_or(u32::MAX);
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(size) else {
             return counts.dropped(items, "the echo does not keep up");
         };

@@ -31,6 +31,7 @@ mod metrics;
 mod prometheus;
 mod queue;
 pub mod redaction;
+mod request;
 pub mod resend;
 pub mod resource;
 mod retry;
