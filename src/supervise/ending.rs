@@ -98,6 +98,7 @@ impl Supervisor {
             return TelemetryCounts::default();
         };
         let before = telemetry.counts();
+        let reader = telemetry.reader();
         // The exporter answers in time by itself; this bound is for the case that its threads are gone.
         let answer = tokio::time::timeout(timeout + HASTE, telemetry.shutdown(timeout));
         let mut answer = std::pin::pin!(answer);
@@ -108,8 +109,14 @@ impl Supervisor {
                 answer = &mut answer => break answer.ok().and_then(Result::ok).unwrap_or(before),
             }
         };
-        self.host_requests = None;
-        counts
+        let Some(mut requests) = self.host_requests.take() else {
+            return counts;
+        };
+        // The answer may have overtaken the last of them, and only what is written counts as exported.
+        while let Ok(request) = requests.try_recv() {
+            self.pass_to_host(request);
+        }
+        reader.counts()
     }
 }
 

@@ -420,6 +420,12 @@ impl Telemetry {
         self.ledger.report()
     }
 
+    /// Reads the counts, even after [`Self::shutdown`].
+    #[must_use]
+    pub fn reader(&self) -> CountsReader {
+        CountsReader(Arc::clone(&self.ledger))
+    }
+
     /// Exports what is left, for at most `timeout`, and answers with the final counts, at most 50 ms later.
     ///
     /// The answer is given by a thread that does nothing else, so it comes even if the export thread is stuck in a
@@ -456,6 +462,18 @@ impl Telemetry {
         let (answer, answered) = oneshot::channel();
         answer.send(wait(finished)).unwrap_or_default();
         answered
+    }
+}
+
+/// See [`Telemetry::reader`].
+#[derive(Debug)]
+pub struct CountsReader(Arc<Ledger>);
+
+impl CountsReader {
+    /// What became of everything so far.
+    #[must_use]
+    pub fn counts(&self) -> wire::Telemetry {
+        self.0.report()
     }
 }
 
