@@ -5,6 +5,7 @@
 
 mod log;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,6 +22,7 @@ use crate::envelope::Stamper;
 use crate::journal::Journal;
 use crate::session::semconv::key;
 use crate::session::{Attribute, Capture, FinishedSpan, Forked, OpenedSpan, SpanStatus};
+use crate::telemetry::Redactor;
 use crate::time::Now;
 
 use self::log::Log;
@@ -49,6 +51,8 @@ pub struct Transcript {
     over: bool,
     /// `None` if nobody keeps a log.
     log: Option<Log>,
+    /// For what we say ourselves. The agent's lines stay as they are.
+    redactor: Arc<Redactor>,
 }
 
 impl Transcript {
@@ -71,7 +75,14 @@ impl Transcript {
             last_line: Duration::ZERO,
             over: false,
             log: None,
+            redactor: Arc::default(),
         }
+    }
+
+    /// Keeps the secrets that this one knows out of our own lines.
+    #[must_use]
+    pub fn redacting(self, redactor: Arc<Redactor>) -> Self {
+        Self { redactor, ..self }
     }
 
     /// Tells the events of the run, and its stderr, to a log as well; see [`Self::logged`].
@@ -251,13 +262,13 @@ impl Transcript {
         let body = SpanStarted {
             span_id: span.span_id.to_string(),
             parent_span_id: span.parent_span_id.map(|id| id.to_string()),
-            name: span.name.clone().into_owned(),
+            name: self.redactor.text(&span.name).into_owned(),
             kind: match span.kind {
                 SpanKind::Client => "client".to_owned(),
                 _ => "internal".to_owned(),
             },
             start_time: span.start.to_string(),
-            attributes: attributes(&span.attributes),
+            attributes: self.attributes(&span.attributes),
         };
         self.body(now, Some(span.span_id), &Body::SpanStarted(Box::new(body)));
     }
@@ -266,18 +277,33 @@ impl Transcript {
         let (status, message) = match &span.status {
             SpanStatus::Unset => ("unset", None),
             SpanStatus::Ok => ("ok", None),
-            SpanStatus::Error { message } => ("error", Some(message.clone().into_owned())),
+            SpanStatus::Error { message } => {
+                ("error", Some(self.redactor.text(message).into_owned()))
+            }
         };
         let body = SpanEnded {
             span_id: span.span_id.to_string(),
             parent_span_id: span.parent_span_id.map(|id| id.to_string()),
-            name: span.name.clone().into_owned(),
+            name: self.redactor.text(&span.name).into_owned(),
             status: status.to_owned(),
             message,
             duration_ms: span.end.since(span.start).as_secs_f64() * 1e3,
-            attributes: attributes(&span.attributes),
+            attributes: self.attributes(&span.attributes),
         };
         self.body(now, Some(span.span_id), &Body::SpanEnded(Box::new(body)));
+    }
+
+    /// Attributes as JSON, without their secrets. The run's id is on every line's way already.
+    fn attributes(&self, attributes: &[Attribute]) -> Map<String, serde_json::Value> {
+        attributes
+            .iter()
+            .filter(|(name, _)| name.as_str() != key::RUN_ID)
+            .map(|(name, value)| {
+                let mut value = to_json(value);
+                self.redactor.json(&mut value);
+                (name.as_str().to_owned(), value)
+            })
+            .collect()
     }
 
     pub fn warning(
@@ -289,7 +315,7 @@ impl Transcript {
     ) {
         let warning = Warning {
             code: code.to_owned(),
-            message: message.into(),
+            message: self.redactor.text(&message.into()).into_owned(),
             counts,
         };
         self.body(now, None, &Body::Warning(warning));
@@ -392,15 +418,6 @@ impl Transcript {
             None => Delivery::Complete,
         }
     }
-}
-
-/// Attributes as JSON. The run's id is on every line's way already.
-fn attributes(attributes: &[Attribute]) -> Map<String, serde_json::Value> {
-    attributes
-        .iter()
-        .filter(|(name, _)| name.as_str() != key::RUN_ID)
-        .map(|(name, value)| (name.as_str().to_owned(), to_json(value)))
-        .collect()
 }
 
 fn to_json(value: &Value) -> serde_json::Value {

@@ -30,6 +30,7 @@ mod recordings;
 mod resources;
 mod run;
 mod sampling;
+mod secrets;
 mod security;
 mod spool;
 mod stop;

@@ -9,11 +9,12 @@ use super::error::{CliError, UsageError, ValueProblem};
 use super::flags::{DoctorFlags, ReportFlags, RunFlags, StopFlags};
 use super::settings::{Origin, Settings};
 use super::values::{
-    attribute, capture, echo, length, limit, moment, plain, probe, run_id, survivors, switch,
-    variable_name,
+    attribute, capture, echo, length, limit, moment, pattern, plain, probe, run_id, survivors,
+    switch, variable_name,
 };
 
 use crate::telemetry::MessagePlace;
+use crate::telemetry::redaction::Pattern;
 use crate::time::UnixNanos;
 
 pub use crate::session::{Capture, ProbePolicy, SurvivorPolicy};
@@ -56,6 +57,8 @@ pub struct RunConfig {
     /// In order of first mention; each key once.
     pub attributes: Vec<(String, String)>,
     pub pass_env: Vec<String>,
+    /// What is taken out of telemetry besides known secrets.
+    pub redact: Vec<Pattern>,
     pub verbose: bool,
     /// `None` for a new one.
     pub run_id: Option<String>,
@@ -246,6 +249,12 @@ pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliE
             .unwrap_or_default(),
         attributes: from.attributes(&flags.attribute)?,
         pass_env: from.pass_env(&flags.pass_env)?,
+        redact: from.read_lists(
+            name("--redact", "SANDTRACE_REDACT"),
+            '\n',
+            &flags.redact,
+            pattern,
+        )?,
         verbose: flags.verbose
             || from
                 .read(name("--verbose", "SANDTRACE_VERBOSE"), &None, switch)?
@@ -361,10 +370,21 @@ impl Source<'_> {
             .transpose()
     }
 
-    /// Every value of a repeatable option, the weakest first: variables hold lists, a flag holds one.
+    /// Every value of a repeatable option, the weakest first: variables hold lists with commas, a flag holds one.
     fn read_all<T>(
         &self,
         name: Name,
+        flags: &[OsString],
+        read: impl Fn(&str) -> Result<T, ValueProblem>,
+    ) -> Result<Vec<T>, CliError> {
+        self.read_lists(name, ',', flags, read)
+    }
+
+    /// As [`Self::read_all`], with another separator in the lists.
+    fn read_lists<T>(
+        &self,
+        name: Name,
+        separator: char,
         flags: &[OsString],
         read: impl Fn(&str) -> Result<T, ValueProblem>,
     ) -> Result<Vec<T>, CliError> {
@@ -372,7 +392,7 @@ impl Source<'_> {
         for (origin, list) in self.settings.layers(name.variable) {
             let list = checked(origin.clone(), list, |list| Ok(list.to_owned()))?;
             let items = list
-                .split(',')
+                .split(separator)
                 .map(str::trim)
                 .filter(|item| !item.is_empty());
             for item in items {

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::duration::DurationError;
 use super::settings::{Origin, SettingsError};
+use crate::telemetry::redaction::PatternError;
 
 /// Why there is no command to carry out.
 #[derive(Debug, Error)]
@@ -78,6 +79,8 @@ pub enum ValueProblem {
     ControlCharacter,
     #[error(transparent)]
     Duration(#[from] DurationError),
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     #[error("is no moment of RFC 3339, write one such as 2026-01-31T12:00:00Z")]
     NoMoment,
     #[error("is none of the choices, write {0}")]

@@ -35,6 +35,7 @@ flag wins over the environment, the environment (where an empty value counts as
 unset) over KEY=VALUE lines of /etc/sandtrace/env, and these over the default.
 SANDTRACE_ATTRIBUTE and SANDTRACE_PASS_ENV hold lists separated by commas, and
 the places add up: for an attribute given twice, the stronger place wins.
+SANDTRACE_REDACT holds one pattern a line, and its places add up as well.
 DUR is 500ms, 10s, 1m30s, 2h, or a number of seconds.
 
 Where telemetry goes is said by OpenTelemetry's own variables, for instance
@@ -217,6 +218,18 @@ Content on spans: `none`, `preview` (the first
 100 characters of prompts and answers), `full`
 [default: preview]")]
     pub(super) capture: Option<OsString>,
+
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        allow_hyphen_values = true,
+        help_heading = "Output"
+    )]
+    #[arg(help = "\
+Take what matches this regular expression (or
+its first group) out of all telemetry, as known
+keys and secret variables are (repeatable)")]
+    pub(super) redact: Vec<OsString>,
 
     #[arg(
         long,

@@ -153,6 +153,14 @@ impl Settings {
             .map(OsString::as_os_str)
     }
 
+    /// Every variable of both sources, name and value; one that both have comes twice.
+    pub fn all(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        let environment = self.environment.iter();
+        let environment = environment.map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+        let file = self.file.iter();
+        environment.chain(file.map(|(name, found)| (name.as_os_str(), found.value.as_os_str())))
+    }
+
     /// Where a variable has its value from, for messages about that value.
     #[must_use]
     pub fn origin(&self, name: &str) -> Option<Origin> {

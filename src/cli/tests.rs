@@ -1,4 +1,5 @@
 use super::*;
+use crate::telemetry::redaction::Pattern;
 
 const FILE: &str = "/etc/sandtrace/env";
 
@@ -139,6 +140,18 @@ fn lists_add_up_over_the_places_and_the_stronger_place_wins_by_key() {
         .collect();
     assert_eq!(attributes, ["a=2", "z=1", "b=", "c=x=y", "tenant=acme,inc"]);
     assert_eq!(config.pass_env, ["ONE", "TWO", "THREE"]);
+}
+
+#[test]
+fn patterns_add_up_and_a_variable_has_one_a_line() {
+    let config = run(
+        &["--redact", "a{1,2}", "--redact", "b"],
+        &[("SANDTRACE_REDACT", "c,d\n\n e \n")],
+        "SANDTRACE_REDACT=f",
+    )
+    .unwrap();
+    let expected = ["f", "c,d", "e", "a{1,2}", "b"].map(|text| Pattern::new(text).unwrap());
+    assert_eq!(config.redact, expected);
 }
 
 #[test]
@@ -304,6 +317,16 @@ fn a_bad_value_is_one_sentence_that_names_its_place_and_the_value() {
             "pass-env",
             "A=B",
             r#""A=B" is no variable's name, write the name alone with A-Z a-z 0-9 _"#,
+        ),
+        (
+            "redact",
+            "a(b",
+            r#""a(b" is no regular expression from character 2 on (found open group without closing ')'), mend it there"#,
+        ),
+        (
+            "redact",
+            "x*",
+            r#""x*" matches the empty text and so every place of every text, make it match something"#,
         ),
     ];
     for (flag, value, sentence) in table {

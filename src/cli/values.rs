@@ -6,6 +6,7 @@ use super::config::{Capture, EchoMode, ProbePolicy, SurvivorPolicy};
 use super::duration;
 use super::error::ValueProblem;
 use super::settings::is_variable_name;
+use crate::telemetry::redaction::Pattern;
 use crate::time::UnixNanos;
 
 pub(super) fn length(text: &str) -> Result<Duration, ValueProblem> {
@@ -112,4 +113,8 @@ pub(super) fn variable_name(text: &str) -> Result<String, ValueProblem> {
     } else {
         Err(ValueProblem::NotVariableName)
     }
+}
+
+pub(super) fn pattern(text: &str) -> Result<Pattern, ValueProblem> {
+    Ok(Pattern::new(text)?)
 }

@@ -164,6 +164,8 @@ pub mod key {
     pub const HOOK_EXIT_CODE: &str = "sandtrace.hook.exit_code";
     pub const PROMPT_PREVIEW: &str = "sandtrace.prompt";
     pub const ANSWER_PREVIEW: &str = "sandtrace.answer";
+    /// How many secrets were taken out of a span or a log record; absent if none.
+    pub const REDACTIONS: &str = "sandtrace.redactions";
     pub const RETRY_ATTEMPT: &str = "sandtrace.retry.attempt";
     pub const RETRY_MAX: &str = "sandtrace.retry.max";
     pub const RETRY_DELAY_MS: &str = "sandtrace.retry.delay_ms";

@@ -34,9 +34,12 @@ impl Supervisor {
             stop_signals: self.stop_signals,
         };
         let now = self.clock.now();
-        let Some(verdict) = self.verdict.take() else {
+        let Some(mut verdict) = self.verdict.take() else {
             return Err(system("reach a verdict")(io::ErrorKind::Other.into()));
         };
+        if let Some(failure) = &mut verdict.failure {
+            self.redactor.failure(failure);
+        }
         self.transcript
             .body(now, None, &Body::AgentExited(verdict.clone()));
         self.transcript.commit(now);
@@ -53,9 +56,13 @@ impl Supervisor {
         self.finish_stderr();
         let now = self.clock.now();
         let survivors = std::mem::take(&mut self.survivors).into_values().collect();
-        let Some(finished) = self.session.run_finished(counts, survivors) else {
+        let Some(mut finished) = self.session.run_finished(counts, survivors) else {
             return Err(system("sum the run up")(io::ErrorKind::Other.into()));
         };
+        // Said in the last line and on stderr; the agent's own words are in it.
+        if let Some(failure) = &mut finished.failure {
+            self.redactor.failure(failure);
+        }
         self.transcript
             .body(now, None, &Body::RunFinished(Box::new(finished.clone())));
         self.transcript.commit(now);

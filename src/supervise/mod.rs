@@ -22,6 +22,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -50,7 +51,7 @@ use crate::resources::sampler::Pace;
 use crate::resources::{Finding, Occasion, ReapedCpu, Sampler, TreeWatch};
 use crate::session::semconv::span as span_name;
 use crate::session::{Action, Effects, Input, Session, SpawnFailure};
-use crate::telemetry::{HostRequest, Telemetry};
+use crate::telemetry::{HostRequest, Redactor, Telemetry};
 use crate::time::Now;
 use crate::transcript::Transcript;
 
@@ -119,6 +120,7 @@ pub async fn supervise(
     let clock = Clock::start();
     unblock_signals().map_err(|errno| system("unblock signals")(errno.into()))?;
     let prepared = Prepared::new(&config, environment)?;
+    let redactor = Arc::clone(&prepared.telemetry.redactor);
     let mut telemetry = Telemetry::start(prepared.telemetry)?;
     let host_requests = telemetry.host_requests();
     // What can fail comes before the spawn: afterwards there is an agent to see to, and a verdict to give.
@@ -170,8 +172,10 @@ pub async fn supervise(
         sandbox_id: clock::sandbox_id(),
         settings: config.settings.clone(),
         transcript: Transcript::new(trace_id, root, prepared.journal, echo, config.echo)
-            .with_log(trace_id, config.capture),
+            .with_log(trace_id, config.capture)
+            .redacting(Arc::clone(&redactor)),
         host_requests,
+        redactor: Arc::clone(&redactor),
         telemetry: Some(telemetry),
         stderr,
         echo: config.echo,
@@ -210,7 +214,10 @@ pub async fn supervise(
                 .await;
             None
         }
-        Err(error) => Some(supervisor.not_spawned(&config, error)),
+        Err(error) => {
+            let error = supervisor.not_spawned(&config, error);
+            Some(redactor.text(&error).into_owned())
+        }
     };
     // A fork has changed it.
     let run_id = supervisor.state.run_id.clone();
@@ -236,6 +243,8 @@ struct Supervisor {
     session: Session,
     effects: Effects,
     transcript: Transcript,
+    /// For words of others in the verdict.
+    redactor: Arc<Redactor>,
     telemetry: Option<Telemetry>,
     /// What the host is to export; `None` if it is no destination, and once nothing more will come.
     host_requests: Option<mpsc::UnboundedReceiver<HostRequest>>,

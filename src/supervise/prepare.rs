@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::unistd::Pid;
@@ -19,7 +20,8 @@ use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
 use crate::telemetry::{
-    self, Destination, JournalFile, JournalPaths, Proxies, Sampling, SpoolPlace, TelemetryConfig,
+    self, Destination, JournalFile, JournalPaths, Proxies, Redactor, Sampling, SpoolPlace,
+    TelemetryConfig,
 };
 use crate::time::UnixNanos;
 
@@ -128,6 +130,7 @@ impl Prepared {
             },
             trace_state: context.trace_state.clone(),
             messages: config.messages,
+            redactor: Arc::new(redactor(config, &environment)),
             ..TelemetryConfig::default()
         };
         let journal = match open_journal(config, &run_id)? {
@@ -172,6 +175,13 @@ impl Prepared {
             warnings,
         })
     }
+}
+
+/// It knows the secrets of our own settings, which hold our environment, and those that only the agent has.
+fn redactor(config: &RunConfig, environment: &[(OsString, OsString)]) -> Redactor {
+    let agents = environment.iter();
+    let agents = agents.map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    Redactor::new(config.settings.all().chain(agents), config.redact.clone())
 }
 
 /// The agent's command, still without the trace context that only the run's span gives it.
