@@ -24,6 +24,7 @@ pub mod echo;
 pub mod envelope;
 pub mod journal;
 pub mod network;
+pub mod order;
 pub mod process;
 pub mod report;
 pub mod resources;

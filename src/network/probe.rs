@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::dns::{Dns, DnsError};
 use super::peer::Peer;
+use crate::order::by_number;
 use crate::session::{Probe, ProbeOutcome, Probed};
 
 /// For the name.
@@ -65,8 +66,8 @@ async fn reach(host: &str, port: u16) -> ProbeOutcome {
 
 /// Connects to the first address that answers. Of several that do not, the most telling answer counts: a refusal is
 /// the host's own word, while a missing route may only mean that the sandbox has no IPv6.
-async fn connect(mut addresses: Vec<IpAddr>, port: u16) -> ProbeOutcome {
-    addresses.sort_by_key(IpAddr::is_ipv6);
+async fn connect(addresses: Vec<IpAddr>, port: u16) -> ProbeOutcome {
+    let mut addresses = by_number(addresses, |address| address.is_ipv6().into());
     addresses.truncate(ADDRESSES);
     let until = Instant::now() + CONNECT_BOUND;
     let mut worst = ProbeOutcome::Unreachable;

@@ -28,6 +28,7 @@ use super::pidfd::{Sent, signal_exactly};
 use super::reaper::{Children, Reaped, reap_into};
 use super::spawn::{Group, Spawned};
 use super::stat::{self, Process, State};
+use crate::order::by_number;
 
 /// Stopping a tree that forks takes a few looks, each of which finds fewer that are new; then killing must do.
 const STOP_ROUNDS: usize = 8;
@@ -131,8 +132,9 @@ impl Tree {
     pub fn descendants(&self) -> io::Result<Vec<Process>> {
         let mut descendants = self.family()?;
         descendants.retain(|process| process.state != State::Zombie);
-        descendants.sort_by_key(|process| process.pid);
-        Ok(descendants)
+        Ok(by_number(descendants, |process| {
+            u128::from(process.pid.as_raw().unsigned_abs())
+        }))
     }
 
     /// Every descendant, zombies too, which may have children to tell of, and CPU time that nobody else has yet.

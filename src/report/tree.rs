@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::order::by_number;
 use crate::time::UnixNanos;
 
 /// A span as the journal tells of it.
@@ -135,13 +136,15 @@ impl Tree {
         }
         tree.cut_loops(&parents);
         let spans = &tree.spans;
-        let by_start = |at: &usize| (spans[*at].start, *at);
+        let by_start = |at: &usize| u128::from(spans[*at].start.0) << 32 | *at as u128;
         for children in &mut tree.children {
-            children.sort_by_key(by_start);
+            *children = by_number(std::mem::take(children), by_start);
         }
         // The run itself comes first, even before a stray span with an earlier time.
-        tree.roots
-            .sort_by_key(|at| (tree.places[*at] != Place::Proper, by_start(at)));
+        tree.roots = by_number(std::mem::take(&mut tree.roots), |at| {
+            let is_stray = tree.places[*at] != Place::Proper;
+            u128::from(is_stray) << 100 | by_start(at)
+        });
         tree
     }
 
@@ -223,7 +226,9 @@ impl Tree {
                 }
             }
             // At the same moment an end comes before a start, so that a sequence is not taken for an overlap.
-            edges.sort_unstable();
+            let edges = by_number(edges, |(time, step)| {
+                u128::from(time.0) << 1 | u128::from(*step > 0)
+            });
             let running = edges.iter().scan(0, |running, (_, step)| {
                 *running += step;
                 Some(*running)

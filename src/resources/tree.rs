@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::{ProcessUse, TreeSample};
+use crate::order::by_number;
 use crate::process::{Process, State, Tree};
 
 /// How long other processes are known to be none of ours: pids do not come around sooner.
@@ -135,12 +136,12 @@ impl TreeWatch {
             .map(|process| process.cpu + process.children_cpu)
             .sum::<Duration>();
         let mut known = HashMap::with_capacity(family.len());
-        let mut processes: Vec<ProcessUse> = family
+        let processes: Vec<ProcessUse> = family
             .into_iter()
             .filter(|process| process.state != State::Zombie)
             .filter_map(|process| self.describe(process, &mut known))
             .collect();
-        processes.sort_by_key(|process| process.pid);
+        let processes = by_number(processes, |process| process.pid.into());
         self.known = known;
         Ok(TreeSample {
             ticks,

@@ -16,6 +16,7 @@ use super::semconv::{key, span as span_name};
 use super::tree::{Closing, Draft, SpanChanges};
 use super::{Session, clipped, int, millis};
 use crate::agent::event::{ApprovalDecision, ApprovalRequest, Decision, SessionState};
+use crate::order::by_name;
 use crate::time::{Now, UnixNanos};
 
 /// One wait.
@@ -288,15 +289,14 @@ impl Session {
 
     /// Finishes waits that are over but whose tool will not report; those still waiting are left to be abandoned.
     pub(super) fn settle_approvals(&mut self, below: &[SpanId], changes: &mut SpanChanges) {
-        let mut ids: Vec<_> = self
+        let ids: Vec<String> = self
             .approvals
             .open
             .iter()
             .filter(|(_, approval)| below.contains(&approval.span_id))
             .map(|(id, _)| id.clone())
             .collect();
-        ids.sort();
-        for id in ids {
+        for id in by_name(ids, |id| id) {
             let Some(approval) = self.approvals.open.remove(&id) else {
                 continue;
             };

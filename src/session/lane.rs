@@ -7,6 +7,7 @@ use opentelemetry::trace::SpanId;
 use super::ledger::Call;
 use super::messages::Messages;
 use super::span::{Content, SpanEvent};
+use crate::order::by_name;
 use crate::time::UnixNanos;
 
 /// Retries kept for a call that has not begun; a call has no more attempts than that.
@@ -118,9 +119,8 @@ impl Lanes {
 
     /// Every lane, the main thread first and the rest by name, so that a replay sees the same order.
     pub(super) fn keys(&self) -> Vec<Option<String>> {
-        let mut names: Vec<_> = self.subagents.keys().cloned().map(Some).collect();
-        names.sort();
-        names.insert(0, None);
-        names
+        let names = by_name(self.subagents.keys().cloned().collect(), |name| name);
+        let main = std::iter::once(None);
+        main.chain(names.into_iter().map(Some)).collect()
     }
 }

@@ -13,6 +13,7 @@ use super::subagents::Subagent;
 use super::tree::{Closing, Draft, SpanChanges};
 use super::{Capture, Session, clipped, int, millis};
 use crate::agent::event::{Decision, ToolResult, ToolUse, User};
+use crate::order::by_name;
 use crate::time::Now;
 
 /// A call whose result has not come, or whose work goes on in the background.
@@ -57,14 +58,13 @@ impl Tools {
 
     /// The tools that may be waiting for an approval, in a stable order.
     pub(super) fn awaited(&self) -> Vec<(&str, &OpenTool)> {
-        let mut tools: Vec<_> = self
+        let tools: Vec<_> = self
             .open
             .iter()
             .filter(|(_, tool)| !tool.background)
             .map(|(id, tool)| (id.as_str(), tool))
             .collect();
-        tools.sort_by_key(|(id, _)| *id);
-        tools
+        by_name(tools, |(id, _)| id)
     }
 
     fn any_in_lane(&self, lane: Option<&str>) -> bool {
@@ -223,14 +223,9 @@ impl Session {
         if !result.tool_use_id.is_empty() {
             return Some(result.tool_use_id.to_string());
         }
-        let mut unnamed: Vec<_> = self
-            .tools
-            .open
-            .keys()
-            .filter_map(|id| Some((id.strip_prefix('#')?.parse::<u64>().ok()?, id)))
-            .collect();
-        unnamed.sort_unstable();
-        unnamed.first().map(|(_, id)| (*id).clone())
+        let open = self.tools.open.keys();
+        let unnamed = open.filter_map(|id| Some((id.strip_prefix('#')?.parse::<u64>().ok()?, id)));
+        unnamed.min().map(|(_, id)| id.clone())
     }
 
     fn close_tool(

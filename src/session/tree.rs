@@ -14,6 +14,7 @@ use super::semconv::{key, value};
 use super::span::{
     Attribute, Content, FinishedSpan, SpanEvent, SpanLink, SpanStatus, TraceContext,
 };
+use crate::order::by_number;
 use crate::time::UnixNanos;
 
 /// How many closed span ids are remembered, so that a late line cannot open one of them again.
@@ -277,15 +278,14 @@ impl SpanTree {
         self.context = context;
         self.fork = Some((run_id.to_owned(), link));
         // What runs in the background may have outlived its parent, which the new trace never had.
-        let mut orphans: Vec<_> = self
+        let orphans: Vec<_> = self
             .open
             .values()
             .filter(|span| span.span_id != self.root)
             .filter(|span| !self.open.contains_key(&span.parent_span_id))
             .map(|span| span.span_id)
             .collect();
-        orphans.sort_by_key(|id| id.to_bytes());
-        for id in &orphans {
+        for id in &by_number(orphans, |id| number(*id).into()) {
             if let Some(span) = self.open.get_mut(id) {
                 span.parent_span_id = self.root;
             }
@@ -399,13 +399,13 @@ impl SpanTree {
 
     /// The open children in the order they started, so that a replay closes them in the same order.
     fn children_of(&self, id: SpanId) -> Vec<SpanId> {
-        let mut children: Vec<_> = self
+        let children: Vec<_> = self
             .open
             .values()
             .filter(|span| span.parent_span_id == id && span.span_id != id)
             .map(|span| (span.start, span.span_id))
             .collect();
-        children.sort_by_key(|(start, id)| (*start, id.to_bytes()));
+        let children = by_number(children, by_start);
         children.into_iter().map(|(_, id)| id).collect()
     }
 
@@ -440,14 +440,13 @@ impl SpanTree {
             self.close(child, end, Closing::Abandoned, changes);
         }
         // Background spans whose parents are long closed hang below no open span.
-        let mut rest: Vec<_> = self
+        let rest: Vec<_> = self
             .open
             .values()
             .filter(|span| span.span_id != self.root)
             .map(|span| (span.start, span.span_id))
             .collect();
-        rest.sort_by_key(|(start, id)| (*start, id.to_bytes()));
-        for (_, id) in rest {
+        for (_, id) in by_number(rest, by_start) {
             self.close(id, end, Closing::Abandoned, changes);
         }
     }
@@ -472,4 +471,13 @@ pub(super) struct Draft {
     pub(super) kind: SpanKind,
     pub(super) start: UnixNanos,
     pub(super) attributes: Vec<(&'static str, Value)>,
+}
+
+fn number(id: SpanId) -> u64 {
+    u64::from_be_bytes(id.to_bytes())
+}
+
+/// By start, and where that is the same by id, so that a replay has the same order.
+fn by_start((start, id): &(UnixNanos, SpanId)) -> u128 {
+    u128::from(start.0) << 64 | u128::from(number(*id))
 }

@@ -19,6 +19,7 @@ use super::retry::Verdict;
 use super::span_data::{TraceFacts, span_data};
 use super::transport::{Access, Proxies, Transport};
 use super::{resource_of, with_extra};
+use crate::order::{by_name, by_number};
 use crate::session::id::{self, SpanKey};
 use crate::session::span::{FinishedSpan, SpanStatus};
 use crate::time::UnixNanos;
@@ -65,8 +66,8 @@ pub async fn send(
     while let Some(landed) = flights.join_next().await {
         canaries.extend(landed);
     }
-    canaries.sort_by_key(|canary| (canary.destination, canary.signal as u8));
-    canaries
+    let canaries = by_number(canaries, |canary| canary.signal as u128);
+    by_name(canaries, |canary| canary.destination)
 }
 
 fn address(route: &Route) -> String {

@@ -12,6 +12,7 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 
+use crate::order::by_name;
 use crate::session::span::TraceContext;
 
 const TRACEPARENT: &str = "TRACEPARENT";
@@ -82,13 +83,12 @@ fn has_full_ids(traceparent: &str, caller: &SpanContext) -> bool {
 
 fn baggage(carrier: &HashMap<String, String>) -> Vec<(String, String)> {
     let context = BaggagePropagator::new().extract_with_context(&Context::new(), carrier);
-    let mut members: Vec<(String, String)> = context
+    let members: Vec<(String, String)> = context
         .baggage()
         .iter()
         .map(|(key, (value, _))| (key.to_string(), value.to_string()))
         .collect();
-    members.sort();
-    members
+    by_name(members, |(key, _)| key)
 }
 
 /// The variables that make `span_id` the parent of whatever the child traces. TRACESTATE is left out when empty.

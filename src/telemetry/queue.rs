@@ -16,6 +16,7 @@ use super::counts::Counts;
 use super::destination::Route;
 use super::retry::TRIES;
 use super::spool::{Address, RUN_CAP_BYTES, Spool, State};
+use crate::order::by_number;
 
 /// The most encoded bytes that wait in memory, for all routes together (DESIGN §1: with the run buffer 16 MiB).
 const MEMORY_BYTES: usize = 8 << 20;
@@ -317,8 +318,8 @@ impl Stock {
         is_of_use: impl Fn(&Request) -> bool,
         reason: &str,
     ) -> bool {
-        let mut order: Vec<_> = (0..self.shelves.len()).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse(fullness(&self.shelves[index])));
+        let fullest_first = |index: &usize| u128::MAX - u128::from(fullness(&self.shelves[*index]));
+        let order = by_number((0..self.shelves.len()).collect(), fullest_first);
         for index in order {
             if let Some(oldest) = self.shelves[index].take_oldest(&is_of_use) {
                 self.forget(index, &oldest);

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use super::host_name::HostName;
+use crate::order::by_number;
 
 /// Every address that the file's text gives a host, IPv4 first. Lines that make no sense are passed over.
 pub(super) fn addresses(text: &str, host: &HostName) -> Vec<IpAddr> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut found: Vec<IpAddr> = text
+    let found: Vec<IpAddr> = text
         .lines()
         .filter_map(|line| {
             let line = line.split_once('#').map_or(line, |(before, _)| before);
@@ -18,6 +19,5 @@ pub(super) fn addresses(text: &str, host: &HostName) -> Vec<IpAddr> {
                 .then_some(address)
         })
         .collect();
-    found.sort_by_key(IpAddr::is_ipv6);
-    found
+    by_number(found, |address: &IpAddr| address.is_ipv6().into())
 }

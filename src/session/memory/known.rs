@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::kills::{Named, Whose};
 use super::{FRESH, Memory, TICK, rise};
+use crate::order::by_number;
 use crate::resources::{CgroupMemory, ProcessUse, TreeSample};
 
 /// Processes that are remembered by name, the dead too: a victim is told of after it is gone.
@@ -96,9 +97,8 @@ impl Memory {
             return;
         }
         let known = self.known.iter();
-        let mut by_age: Vec<(Duration, u32)> =
-            known.map(|(pid, known)| (known.last_seen, *pid)).collect();
-        by_age.sort_unstable();
+        let known = known.map(|(pid, known)| (known.last_seen, *pid)).collect();
+        let by_age = by_number(known, |(seen, _): &(Duration, u32)| seen.as_nanos());
         for (_, pid) in by_age.into_iter().take(surplus) {
             self.known.remove(&pid);
         }

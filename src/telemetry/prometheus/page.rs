@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
+use crate::order::by_name;
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::metrics::data::{
     AggregatedMetrics, Metric, MetricData, ResourceMetrics, Sum,
@@ -128,8 +129,7 @@ fn own<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
 /// Labels, each name once: Prometheus refuses a whole page for one that stands twice. Two keys that come to the same
 /// name share it.
 fn labels<'a>(attributes: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
-    let mut sorted: Vec<_> = attributes.collect();
-    sorted.sort_by_key(|(key, _)| *key);
+    let sorted = by_name(attributes.collect(), |(key, _)| key);
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
     for (key, value) in sorted {
         let value = escaped(&value.as_str(), true);
