@@ -331,8 +331,9 @@ fn probe_bounded() {
     let total = Duration::try_from(last.duration_since(first)).unwrap();
     let exit = Duration::from_secs_f64(exit.as_f64().unwrap() / 1e3);
     assert!(exit >= Duration::from_secs(1), "{end}");
+    // 2.5 s of the probe, and what a busy machine adds; the kernel by itself would try for two minutes.
     assert!(
-        total - exit <= Duration::from_millis(2800),
+        total - exit <= Duration::from_millis(3500),
         "{:?} after the exit",
         total - exit
     );

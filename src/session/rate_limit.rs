@@ -1,6 +1,5 @@
 //! The windows of rate limits that the API tells of: kept as evidence, and told to the host when one runs out.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
@@ -19,7 +18,7 @@ type Told = (String, String, Option<UnixNanos>);
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct RateLimits {
     window: Option<Window>,
-    told: BTreeSet<Told>,
+    told: Vec<Told>,
     last_hit: Option<Duration>,
 }
 
@@ -39,7 +38,11 @@ impl RateLimits {
 
     /// Whether the host is to hear of this: once of each, and no more than so many.
     fn tell(&mut self, told: Told) -> bool {
-        self.told.len() < WINDOWS && self.told.insert(told)
+        let is_new = self.told.len() < WINDOWS && !self.told.contains(&told);
+        if is_new {
+            self.told.push(told);
+        }
+        is_new
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! As of the moment of collecting, so what a collection itself exports shows in the next.
 
-use std::collections::BTreeMap;
-
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
 use sandtrace_client::wire;
@@ -18,7 +16,7 @@ pub(super) struct PipelineInstruments {
     dropped: Counter<u64>,
     queued: UpDownCounter<i64>,
     /// By destination and signal.
-    told: BTreeMap<(String, &'static str), Told>,
+    told: Vec<(String, &'static str, Told)>,
 }
 
 #[derive(Debug)]
@@ -50,19 +48,19 @@ impl PipelineInstruments {
                     "Spans, data points and log records on their way to a destination.",
                 )
                 .build(),
-            told: BTreeMap::new(),
+            told: Vec::new(),
         }
     }
 
     /// The same for somebody else: what was told stays told.
     pub(super) fn anew(self, meter: &Meter) -> Self {
         let mut new = Self::new(meter);
-        for ((name, signal), told) in self.told {
+        for (name, signal, told) in self.told {
             let told = Told {
                 queued: Level::new(new.queued.clone(), attributes(&name, signal)),
                 ..told
             };
-            new.told.insert((name, signal), told);
+            new.told.push((name, signal, told));
         }
         new
     }
@@ -85,14 +83,18 @@ impl PipelineInstruments {
 
     fn signal(&mut self, name: &str, signal: &'static str, counts: wire::SignalCounts) {
         let attributes = attributes(name, signal);
-        let told = self
-            .told
-            .entry((name.to_owned(), signal))
-            .or_insert_with(|| Told {
+        let is_it = |(of, what, _): &(String, &'static str, Told)| of == name && *what == signal;
+        let at = self.told.iter().position(is_it).unwrap_or_else(|| {
+            let queued = Level::new(self.queued.clone(), attributes.clone());
+            let told = Told {
                 exported: 0,
                 dropped: 0,
-                queued: Level::new(self.queued.clone(), attributes.clone()),
-            });
+                queued,
+            };
+            self.told.push((name.to_owned(), signal, told));
+            self.told.len() - 1
+        });
+        let told = &mut self.told[at].2;
         let exported = counts.exported.saturating_sub(told.exported);
         self.exported.add(exported, &attributes);
         told.exported += exported;

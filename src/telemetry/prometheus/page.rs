@@ -1,7 +1,6 @@
 //! Metrics in Prometheus' text format 0.0.4, named as Prometheus itself names what comes to it by OTLP: dots become
 //! underscores, the unit goes to the end, and so does `_total` of what only rises.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use crate::order::by_name;
@@ -130,18 +129,18 @@ fn own<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
 /// name share it.
 fn labels<'a>(attributes: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
     let sorted = by_name(attributes.collect(), |(key, _)| key);
-    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    let mut labels: Vec<(String, String)> = Vec::new();
     for (key, value) in sorted {
-        let value = escaped(&value.as_str(), true);
-        labels
-            .entry(word(key))
-            .and_modify(|known| {
+        let (name, value) = (word(key), escaped(&value.as_str(), true));
+        match labels.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => {
                 known.push(';');
                 known.push_str(&value);
-            })
-            .or_insert(value);
+            }
+            None => labels.push((name, value)),
+        }
     }
-    let pairs = labels.iter();
+    let pairs = by_name(labels, |(name, _)| name).into_iter();
     let pairs: Vec<_> = pairs
         .map(|(name, value)| format!("{name}=\"{value}\""))
         .collect();
