@@ -144,7 +144,9 @@ impl Ledger {
     /// Log records were not taken into the pipeline, for any destination.
     pub(super) fn logs_dropped(&self, records: u64) {
         for row in &self.destinations {
-            row.counts.logs.dropped.fetch_add(records, Relaxed);
+            // They were owed to it like those that came in; else they would be taken from what is queued.
+            row.counts.logs.taken(records);
+            row.counts.logs.dropped_too(records);
         }
     }
 
@@ -198,6 +200,19 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_records_that_nobody_made_are_not_taken_from_those_that_wait() {
+        let mut ledger = Ledger::default();
+        let counts = ledger.add("otlp", true);
+        counts.logs.expect();
+        counts.logs.taken(10);
+        counts.logs.exported(4);
+        ledger.logs_dropped(5);
+        let report = ledger.report();
+        let logs = report.destinations[0].logs.as_ref().unwrap();
+        assert_eq!((logs.exported, logs.dropped, logs.queued), (4, 5, 6));
+    }
 
     #[test]
     fn what_is_neither_exported_nor_dropped_is_queued() {
