@@ -110,7 +110,8 @@ impl Spool {
 
     /// Reads a request's body back.
     pub(super) fn read(&self, number: u64) -> Result<Bytes, SpoolError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        // A pipe that the agent put in its place must not hold the export thread.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let file = openat(&self.directory, name(number).as_str(), flags, Mode::empty());
         let file = file.map_err(|errno| SpoolError::Read(errno.into()))?;
         let mut bytes = Vec::new();
@@ -152,4 +153,39 @@ fn new_file(directory: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
         flags,
         Mode::S_IRUSR | Mode::S_IWUSR,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderMap;
+
+    use super::super::destination::{Compression, Protocol, Route, Signal, TlsFiles};
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_request_holds_nobody() {
+        let run = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(run.path()).unwrap();
+        let route = Route {
+            signal: Signal::Traces,
+            endpoint: "http://127.0.0.1:1/v1/traces".parse().unwrap(),
+            headers: HeaderMap::new(),
+            protocol: Protocol::HttpProtobuf,
+            compression: Compression::None,
+            timeout: Duration::from_secs(1),
+            tls: TlsFiles::default(),
+        };
+        let address = Address::new("otlp", &route);
+        let (number, _) = spool.write(&address, 1, State::Ready, b"body").unwrap();
+        assert_eq!(spool.read(number).unwrap(), "body");
+        spool.remove(number).unwrap();
+        let pipe = run.path().join(DIRECTORY).join(name(number));
+        nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        let (answer, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || answer.send(spool.read(number).is_err()));
+        let refused = answered.recv_timeout(Duration::from_secs(10));
+        assert!(refused.unwrap(), "a pipe is no request");
+    }
 }
