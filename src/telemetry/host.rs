@@ -22,7 +22,7 @@ use crate::session::span::FinishedSpan;
 
 /// The most bytes of requests that wait for the loop.
 const WAITING_BYTES: usize = 4 << 20;
-/// The most weight of spans in a request: as JSON it is up to three times as long, and a line may have 4 MiB.
+/// The most weight of spans or log records in a request: as JSON it is up to three times as long, and a line may have 4 MiB.
 const REQUEST_WEIGHT: usize = 256 << 10;
 
 /// A request on its way to the echo.
@@ -85,8 +85,8 @@ impl Host {
     }
 
     pub(super) fn logs(&self, records: &Records) {
-        for pairs in records.pairs().chunks(64) {
-            let request = request::of_logs(pairs, &self.resource);
+        for pairs in records.parts(REQUEST_WEIGHT) {
+            let request = request::of_logs(&pairs, &self.resource);
             self.send("logs", &request, pairs.len() as u64, &self.counts.logs);
         }
     }
@@ -131,4 +131,54 @@ fn fitting(spans: &[FinishedSpan]) -> usize {
         sum <= REQUEST_WEIGHT
     });
     fits.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::logs::Severity;
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+
+    use super::super::logs::LogEntry;
+    use super::*;
+    use crate::session::semconv::{event, key};
+    use crate::time::UnixNanos;
+
+    /// An event with whole messages, whose many small parts take much room as OTLP's JSON.
+    fn messages() -> LogEntry {
+        let message =
+            r#"{"role":"user","parts":[{"type":"text","content":"some words of a user"}]},"#;
+        let all = message.repeat(500);
+        LogEntry {
+            time: UnixNanos::default(),
+            severity: Severity::Debug,
+            event: event::INFERENCE_DETAILS,
+            body: String::new(),
+            attributes: vec![(
+                key::GEN_AI_INPUT_MESSAGES.into(),
+                format!("[{}]", all.trim_end_matches(',')).into(),
+            )],
+            trace_id: TraceId::from(1_u128),
+            span_id: SpanId::from(1_u64),
+        }
+    }
+
+    #[test]
+    fn heavy_log_records_go_in_many_lines_of_bounded_length() {
+        let counts = SignalCounts::default();
+        let resource = Resource::builder_empty().build();
+        let (host, mut requests) = Host::new(&resource, counts);
+        let batch: Vec<_> = (0..30).map(|_| messages()).collect();
+        assert!(batch.iter().map(LogEntry::weight).sum::<usize>() < 2 << 20);
+        let records = Records::new(batch, TraceFlags::SAMPLED);
+        let mut sum = 0;
+        for part in records.parts(REQUEST_WEIGHT) {
+            sum += part.len() as u64;
+        }
+        assert_eq!(sum, records.len());
+        assert_eq!(records.parts(1).count(), 30, "each goes, however heavy");
+        host.logs(&records);
+        let first = requests.try_recv().expect("the echo keeps up");
+        assert!(first.otlp.request.to_string().len() < 4 << 20);
+        assert!(first.items < 30);
+    }
 }

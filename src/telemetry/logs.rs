@@ -48,14 +48,18 @@ impl LogEntry {
 static LOGGER: LazyLock<SdkLogger> =
     LazyLock::new(|| SdkLoggerProvider::builder().build().logger("sandtrace"));
 
-/// A batch of records as the SDK's own data, which its exporters take.
+/// A batch of records as the SDK's own data, which its exporters take, each with the weight of its entry.
 #[derive(Debug)]
-pub(super) struct Records(Vec<SdkLogRecord>);
+pub(super) struct Records(Vec<(SdkLogRecord, usize)>);
 
 impl Records {
     pub(super) fn new(entries: Vec<LogEntry>, flags: TraceFlags) -> Self {
         let entries = entries.into_iter();
-        Self(entries.map(|entry| record(entry, flags)).collect())
+        let weighed = entries.map(|entry| {
+            let weight = entry.weight();
+            (record(entry, flags), weight)
+        });
+        Self(weighed.collect())
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -63,8 +67,33 @@ impl Records {
     }
 
     pub(super) fn pairs(&self) -> Vec<(&SdkLogRecord, &InstrumentationScope)> {
-        self.0.iter().map(|record| (record, &*SCOPE)).collect()
+        pairs(&self.0)
     }
+
+    /// As [`Self::pairs`], in parts of at most so much weight, or of one record that is heavier.
+    pub(super) fn parts(
+        &self,
+        most: usize,
+    ) -> impl Iterator<Item = Vec<(&SdkLogRecord, &InstrumentationScope)>> {
+        let mut rest = self.0.as_slice();
+        std::iter::from_fn(move || {
+            let mut sum = 0;
+            let fits = rest.iter().take_while(|(_, weight)| {
+                sum += weight;
+                sum <= most
+            });
+            let (now, later) = rest.split_at(fits.count().max(1).min(rest.len()));
+            rest = later;
+            (!now.is_empty()).then(|| pairs(now))
+        })
+    }
+}
+
+fn pairs(records: &[(SdkLogRecord, usize)]) -> Vec<(&SdkLogRecord, &InstrumentationScope)> {
+    records
+        .iter()
+        .map(|(record, _)| (record, &*SCOPE))
+        .collect()
 }
 
 fn record(entry: LogEntry, flags: TraceFlags) -> SdkLogRecord {
