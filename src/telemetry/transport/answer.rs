@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use percent_encoding::percent_decode_str;
 use prost::Message as _;
 use serde_json::Value;
 
@@ -74,7 +75,11 @@ impl Secrets {
             }
         }
         let query = route.endpoint.query().unwrap_or_default().split('&');
-        found.extend(query.filter_map(|member| Some(member.split_once('=')?.1.to_owned())));
+        for value in query.filter_map(|member| Some(member.split_once('=')?.1)) {
+            // Whoever echoes it has read it first.
+            found.push(percent_decode_str(value).decode_utf8_lossy().into_owned());
+            found.push(value.to_owned());
+        }
         found.retain(|secret| secret.len() >= SHORTEST_SECRET);
         Self(found)
     }
@@ -456,6 +461,17 @@ mod tests {
         );
         assert!(!answer.told.contains("hush"), "{}", answer.told);
         assert!(told(&"x".repeat(1_000)).len() < 250);
+    }
+
+    #[test]
+    fn a_token_of_the_address_is_known_as_its_reader_spells_it() {
+        let mut asked = route(Signal::Traces, Protocol::HttpProtobuf);
+        asked.endpoint = "http://backend/v1/traces?k=a%2Fb%20token".parse().unwrap();
+        for words in ["no such token: a/b token", "in k=a%2Fb%20token"] {
+            let body = serde_json::json!({ "message": words }).to_string();
+            let told = http(&asked, 401, Some("application/json"), body.as_bytes()).told;
+            assert!(told.contains("withheld"), "{told}");
+        }
     }
 
     #[test]

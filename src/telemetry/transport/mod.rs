@@ -46,6 +46,10 @@ pub use self::tls::TlsFileError;
 /// A sandbox that was paused wakes up with dead connections: do not keep them for long.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
+/// How long the rest of an answer over HTTP is waited for. Its status has decided; who waits longer may be overtaken by
+/// the end of the run, and then the next run sends again what was taken.
+const BODY_WAIT: Duration = Duration::from_secs(1);
+
 /// The most bytes of an answer that are kept.
 const ANSWER_BYTES: usize = 64 << 10;
 
@@ -129,19 +133,24 @@ impl Transport {
             .http2_only(is_grpc)
             .build(connector);
         let mut headers = headers(route);
+        let mut hidden = route.clone();
         if let Some(credentials) = access
             .proxy
             .as_ref()
             .and_then(|proxy| proxy.credentials.clone())
             && forwards
         {
+            // It is the proxy that answers 407, and it may say with what we came.
+            hidden
+                .headers
+                .insert(PROXY_AUTHORIZATION, credentials.clone());
             headers.insert(PROXY_AUTHORIZATION, credentials);
         }
         Ok(Self {
             client,
             target: target(route),
             headers,
-            secrets: Secrets::of(route),
+            secrets: Secrets::of(&hidden),
             route: route.clone(),
             answered: None,
         })
@@ -225,6 +234,11 @@ impl Transport {
     ) -> Result<Answer, TransportError> {
         let (head, mut incoming) = response.into_parts();
         let is_grpc = self.route.protocol == Protocol::Grpc;
+        let deadline = if is_grpc {
+            deadline
+        } else {
+            deadline.min(Instant::now() + BODY_WAIT)
+        };
         let mut body = BytesMut::new();
         let mut trailers = None;
         let mut failed = None;
@@ -380,4 +394,71 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::super::destination::{Compression, Signal, TlsFiles};
+    use super::super::retry::Verdict;
+    use super::*;
+
+    /// A server that answers one request with this, and then says and closes nothing; and where it is.
+    async fn answering(answer: String) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1_024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        address
+    }
+
+    fn route(endpoint: &str) -> Route {
+        Route {
+            signal: Signal::Traces,
+            endpoint: endpoint.parse().unwrap(),
+            headers: HeaderMap::new(),
+            protocol: Protocol::HttpProtobuf,
+            compression: Compression::None,
+            timeout: Duration::from_secs(60),
+            tls: TlsFiles::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_its_end_keeps_nobody_until_the_timeout() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+        let address = answering(head.to_owned()).await;
+        let route = route(&format!("http://{address}/v1/traces"));
+        let mut transport = Transport::new(&route, &Access::default()).unwrap();
+        let began = Instant::now();
+        let answer = transport.post(Bytes::from_static(b"body")).await.unwrap();
+        assert_eq!(answer.verdict, Verdict::Delivered);
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_repeats_its_password_is_not_quoted() {
+        let said = r#"{"message":"secret-1 is not the password of user"}"#;
+        let address = answering(format!(
+            "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{said}",
+            said.len()
+        ))
+        .await;
+        let proxies = Proxies::from_env(&|name| {
+            (name == "http_proxy").then(|| format!("http://user:secret-1@{address}"))
+        });
+        let route = route("http://backend.example/v1/traces");
+        let access = Access::new(&route, &proxies).unwrap();
+        let mut transport = Transport::new(&route, &access).unwrap();
+        let answer = transport.post(Bytes::from_static(b"body")).await.unwrap();
+        assert_eq!(answer.verdict, Verdict::Refused);
+        assert!(answer.told.contains("withheld"), "{}", answer.told);
+    }
 }
