@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::Value as Json;
 
+use crate::supervised::poll;
 use crate::support::receiver::{Answer, Received, Receiver};
 
 /// An agent that calls a tool, retries a request, and answers.
@@ -250,6 +253,53 @@ fn a_backend_that_never_answers_delays_the_exit_by_no_more_than_its_bound() {
         5,
         "the journal has them all"
     );
+}
+
+#[test]
+fn whoever_cuts_the_flush_short_is_told_what_was_exported_until_then() {
+    let receiver = Receiver::scripted(|_, request| match request.path.as_str() {
+        "/v1/metrics" => Answer::BlackHole,
+        _ => Answer::status(200),
+    });
+    let endpoint = format!("http://127.0.0.1:{}", receiver.port());
+    let journal = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let child = Command::new(env!("CARGO_BIN_EXE_sandtrace"))
+        .args(["run", "--flush-timeout", "60s", "--journal"])
+        .arg(journal.path())
+        .args(["--", "sh", "-c", AGENT])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    poll("the run's span", || {
+        let all = spans(&receiver);
+        let root = all.values().find(|span| span.name == "agent.run");
+        root.map(|_| ())
+    });
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    // Signals of one kind melt into one as long as nobody took the first.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        kill(pid, signal).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(40));
+    let run = Run {
+        output,
+        took: began.elapsed(),
+        journal,
+    };
+    for name in ["file", "otlp"] {
+        let counts = run.counts(name);
+        assert_eq!(
+            (&counts["exported"], &counts["queued"]),
+            (&5.into(), &0.into()),
+            "{name}"
+        );
+    }
 }
 
 #[test]

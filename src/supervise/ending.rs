@@ -47,9 +47,11 @@ impl Supervisor {
         self.tell_log();
         // Whoever stays must not depend on a cgroup that we made.
         self.tree.dissolve_leaf();
-        let before = self.telemetry.as_ref().map(Telemetry::counts);
+        let reader = self.telemetry.as_ref().map(Telemetry::reader);
         let flushed = patience.bound(self.flush(flush_timeout)).await;
-        let counts = flushed.or(before).unwrap_or_default();
+        // Whoever cuts the flush short still hears what was exported until then.
+        let counts = flushed.or_else(|| reader.map(|reader| reader.counts()));
+        let counts = counts.unwrap_or_default();
         if self.stderr_is_only_copy() {
             patience.bound(self.await_stderr()).await;
         }
@@ -104,7 +106,6 @@ impl Supervisor {
         let Some(telemetry) = self.telemetry.take() else {
             return TelemetryCounts::default();
         };
-        let before = telemetry.counts();
         let reader = telemetry.reader();
         // The exporter answers in time by itself; this bound is for the case that its threads are gone.
         let answer = tokio::time::timeout(timeout + HASTE, telemetry.shutdown(timeout));
@@ -113,7 +114,10 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 Some(request) = next(&mut self.host_requests) => self.pass_to_host(request),
-                answer = &mut answer => break answer.ok().and_then(Result::ok).unwrap_or(before),
+                answer = &mut answer => {
+                    let answer = answer.ok().and_then(Result::ok);
+                    break answer.unwrap_or_else(|| reader.counts());
+                }
             }
         };
         let Some(mut requests) = self.host_requests.take() else {
