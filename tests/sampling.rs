@@ -145,6 +145,75 @@ fn what_the_caller_does_not_sample_is_not_sent_even_if_it_fails() {
 }
 
 #[test]
+fn what_the_caller_does_not_sample_are_spans_alone() {
+    let receiver = Receiver::healthy();
+    let run = sh(&format!("{AGENT}{RESULT}"))
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url(""))
+        .env("OTEL_BSP_SCHEDULE_DELAY", "20")
+        .env(
+            "TRACEPARENT",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        )
+        .run();
+    assert_eq!(run.code(), 0);
+    let received = receiver.received();
+    let of = |path: &str| {
+        received
+            .iter()
+            .filter(|request| request.path == path)
+            .count()
+    };
+    assert_eq!(of("/v1/traces"), 0);
+    assert_eq!(of("/v1/metrics") + of("/v1/logs"), received.len());
+
+    let mut metrics = Vec::new();
+    let mut logs = Vec::new();
+    for request in &received {
+        if request.path == "/v1/logs" {
+            let resources = request.logs().resource_logs.into_iter();
+            let scopes = resources.flat_map(|resource| resource.scope_logs);
+            logs.extend(scopes.flat_map(|scope| scope.log_records));
+        } else {
+            let resources = request.metrics().resource_metrics.into_iter();
+            let scopes = resources.flat_map(|resource| resource.scope_metrics);
+            metrics.extend(scopes.flat_map(|scope| scope.metrics).map(|it| it.name));
+        }
+    }
+    // Measured from the spans that were not sent, one of each kind.
+    for name in ["gen_ai.client.token.usage", "gen_ai.execute_tool.duration"] {
+        assert!(metrics.iter().any(|it| it == name), "{name}: {metrics:?}");
+    }
+    for name in ["sandtrace.run.started", "sandtrace.agent.exited"] {
+        let mut named = logs.iter().filter(|record| record.event_name == name);
+        let record = named.next().unwrap_or_else(|| panic!("{name}: {logs:?}"));
+        // The record says which trace to ask for, and that there is none to be had.
+        let trace: String = record
+            .trace_id
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(trace, "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(named.next(), None, "{name} came twice");
+    }
+
+    let row = counts(&run);
+    assert_eq!(
+        row["not_sampled"],
+        run.transcript().span_ids().len(),
+        "{row}"
+    );
+    assert_eq!(row["logs"]["exported"], logs.len(), "{row}");
+    assert!(row["metrics"]["exported"].as_u64() >= Some(2), "{row}");
+    for none in ["dropped", "queued"] {
+        assert_eq!(row[none], 0, "{none}: {row}");
+        assert_eq!(row["logs"][none], 0, "{none}: {row}");
+        assert_eq!(row["metrics"][none], 0, "{none}: {row}");
+    }
+    run.assert_sound();
+    assert!(!run.journal().join("spool").exists());
+}
+
+#[test]
 fn what_a_held_run_waits_with_is_on_disk_and_a_killed_one_is_sent_by_the_next() {
     let root = tempfile::tempdir().unwrap();
     let receiver = Receiver::healthy();
