@@ -113,7 +113,7 @@ pub(crate) fn shutdown_timed(
 
 /// Threads that wait for as long and do nothing else. Each gives how much later than asked it woke up: next to nothing
 /// unless the machine is busy.
-fn sleepers(time: Duration) -> Vec<thread::JoinHandle<Duration>> {
+pub(crate) fn sleepers(time: Duration) -> Vec<thread::JoinHandle<Duration>> {
     let sleep = move || {
         let started = Instant::now();
         thread::sleep(time);
