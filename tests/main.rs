@@ -16,6 +16,7 @@ mod fleet;
 mod fuzz;
 mod host;
 mod isolated;
+mod joined;
 mod journal;
 mod logs;
 mod metrics;
