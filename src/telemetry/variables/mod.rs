@@ -140,6 +140,15 @@ pub enum Unsupported {
         /// What it does not take.
         signal: &'static str,
     },
+    /// The page that a Prometheus scrapes, by the variable that an agent's own exporter reads too: it serves one on the
+    /// same port, and whoever comes second gets none. The agent comes second.
+    #[error(
+        "{variable} names prometheus, which is left to the agent, for two pages cannot have one port: set OTEL_EXPORTERS, for instance to otlp,prometheus, and sandtrace serves one"
+    )]
+    Page {
+        /// Where it stands.
+        variable: &'static str,
+    },
     /// A sampler that asks a server.
     #[error(
         "OTEL_TRACES_SAMPLER names a sampler that asks a server, which is not supported, so every run is kept that its caller keeps: use parentbased_traceidratio, or OTEL_SAMPLING_RATE"
@@ -172,8 +181,16 @@ const NAMES: [(&str, Name); 5] = [
 
 const KNOWN: &str = "otlp, console, file, host, prometheus, prometheus-push, langfuse, signoz, phoenix, honeycomb, datadog, braintrust, grafana, logfire, langsmith, traceloop, jaeger, none";
 
-/// Exporters of the specification that do not exist here; a signal's variable may name them for the agent's sake.
-const FOREIGN: [&str; 2] = ["zipkin", "logging"];
+/// Exporters of the specification and of its SDKs that do not exist here; a signal's variable may name them for the
+/// agent's sake. The longer ones are Python's own names (opentelemetry-python, the entry points of its exporters).
+const FOREIGN: [&str; 6] = [
+    "zipkin",
+    "logging",
+    "otlp_proto_http",
+    "otlp_proto_grpc",
+    "zipkin_json",
+    "zipkin_proto",
+];
 
 /// A destination, what it is to take, and the variable that says so.
 #[derive(Debug, Clone, Copy)]
@@ -262,7 +279,10 @@ fn choices(
                 Some(name) => Some(Unsupported::Exporter { variable, name }),
                 None => {
                     let (name, is) = named(variable, word)?;
-                    if taken(is).has(signal) {
+                    if matches!(is, Name::Prometheus) && signal == Signal::Metrics {
+                        push(lookup, &mut choices, only, variable);
+                        Some(Unsupported::Page { variable })
+                    } else if taken(is).has(signal) {
                         choose(lookup, &mut choices, (name, is), only, variable);
                         None
                     } else {
@@ -327,8 +347,14 @@ fn choose(
             chosen_by,
         }),
     }
-    // Whoever says where Prometheus receives wants it pushed there, besides the page.
-    if matches!(is, Name::Prometheus) && lookup(PROMETHEUS_PUSH.own.endpoint).is_some() {
+    if matches!(is, Name::Prometheus) {
+        push(lookup, choices, signals, chosen_by);
+    }
+}
+
+/// Whoever says where Prometheus receives wants it pushed there, besides the page.
+fn push(lookup: Lookup<'_>, choices: &mut Vec<Choice>, signals: Signals, chosen_by: &'static str) {
+    if lookup(PROMETHEUS_PUSH.own.endpoint).is_some() {
         let push = (PROMETHEUS_PUSH.name, Name::Backend(&PROMETHEUS_PUSH));
         choose(lookup, choices, push, signals, chosen_by);
     }

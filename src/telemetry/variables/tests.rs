@@ -158,12 +158,9 @@ fn each_signal_goes_where_its_variable_says_or_where_an_address_is() {
             vec![("otlp", "t"), ("console", "l")],
         ),
         (
+            // The page is the agent's: see below.
             vec![base, ("OTEL_METRICS_EXPORTER", "prometheus,console")],
-            vec![
-                ("otlp", "tl"),
-                ("prometheus", "127.0.0.1:9464"),
-                ("console", "m"),
-            ],
+            vec![("otlp", "tl"), ("console", "m")],
         ),
         (
             vec![
@@ -249,7 +246,6 @@ fn metrics_are_pushed_to_prometheus_too_where_it_says_where_it_receives() {
     let push = ("PROMETHEUS_OTLP_ENDPOINT", "http://prom:9090");
     for (chooser, name) in [
         ("OTEL_EXPORTERS", "prometheus"),
-        ("OTEL_METRICS_EXPORTER", "prometheus"),
         ("OTEL_EXPORTERS", "prometheus,prometheus-push,prometheus"),
     ] {
         let found = chosen(&[(chooser, name), push]);
@@ -317,6 +313,46 @@ fn what_only_another_exporter_knows_is_off_and_told() {
         ("OTEL_EXPORTERS", "langfuse"),
     ]);
     assert_eq!(switched_off, Ok(Wanted::default()));
+}
+
+#[test]
+fn the_page_that_the_variable_of_the_metrics_names_is_the_agent_s() {
+    let variable = ("OTEL_METRICS_EXPORTER", "otlp,Prometheus");
+    let told = |wanted: &Wanted| {
+        let told = wanted.unsupported.iter().map(ToString::to_string);
+        told.collect::<Vec<_>>()
+    };
+    let without_push = wanted(&[variable]).unwrap();
+    assert!(
+        matches!(without_push.destinations.as_slice(), [Destination::Otlp(otlp)] if otlp.name == "otlp"),
+        "{without_push:?}"
+    );
+    let [message] = &told(&without_push)[..] else {
+        panic!("{without_push:?}");
+    };
+    for word in ["OTEL_METRICS_EXPORTER", "OTEL_EXPORTERS", "the agent"] {
+        assert!(message.contains(word), "{message}");
+    }
+    // No agent reads this one, and pushing takes no port.
+    let push = ("PROMETHEUS_OTLP_ENDPOINT", "http://prom:9090");
+    let found = chosen(&[("OTEL_METRICS_EXPORTER", "prometheus"), push]);
+    assert_eq!(found, [("prometheus-push", "m".to_owned())]);
+    // One word for all signals says it for us.
+    let ours = wanted(&[("OTEL_EXPORTERS", "prometheus"), variable]).unwrap();
+    assert!(matches!(
+        ours.destinations[..],
+        [Destination::Prometheus(_)]
+    ));
+    assert_eq!(ours.unsupported, []);
+}
+
+#[test]
+fn an_exporter_that_only_an_agent_s_sdk_knows_stops_no_run() {
+    for name in ["otlp_proto_http", "OTLP_PROTO_GRPC", "zipkin_json"] {
+        let wanted = wanted(&[("OTEL_TRACES_EXPORTER", name)]).unwrap();
+        assert_eq!(wanted.destinations, [], "{name}");
+        assert_eq!(wanted.unsupported.len(), 1, "{name}");
+    }
 }
 
 #[test]
