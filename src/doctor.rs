@@ -14,12 +14,12 @@ use thiserror::Error;
 use crate::cli::{DoctorConfig, SETTINGS_FILE};
 use crate::journal::Journal;
 use crate::process::{Abilities, Leaf};
-use crate::supervise::resource_of;
+use crate::supervise::{Exports, resource_of};
 use crate::telemetry::canary::{self, Canary};
 use crate::telemetry::resend::{Inventory, ResendReport, Waiting, inventory};
 use crate::telemetry::resource::ResourceError;
 use crate::telemetry::{
-    self, Destination, DestinationError, OtlpDestination, Proxies, TelemetryError, resend_left,
+    Destination, DestinationError, OtlpDestination, TelemetryError, resend_left,
 };
 
 /// How something is.
@@ -121,17 +121,21 @@ impl fmt::Display for Diagnosis {
 /// A configuration that a run would refuse too.
 pub async fn examine(config: &DoctorConfig) -> Result<Diagnosis, DoctorError> {
     let mut diagnosis = Diagnosis::default();
-    let lookup = |name: &str| config.settings.get(name).map(str::to_owned);
-    let wanted = telemetry::destination::from_env(&lookup)?;
+    let run = &config.run;
+    let lookup = |name: &str| run.settings.get(name).map(str::to_owned);
+    let exports = Exports::read(&lookup, None, run.echo)?;
     let run_id = format!("doctor-{}", uuid::Uuid::now_v7());
-    let resource = resource_of(&config.settings, &run_id)?;
+    let resource = resource_of(&run.settings, &run_id)?;
     diagnosis.tell(
         "settings",
         Health::Works,
-        format!("{} and the environment can be read", SETTINGS_FILE),
+        format!("what the environment and {SETTINGS_FILE} say can be understood"),
     );
+    for notice in &run.notices {
+        diagnosis.tell("settings", Health::Lacks, notice.to_string());
+    }
     abilities(&mut diagnosis, &Abilities::observe(None));
-    match config.journal.root() {
+    match run.journal.root() {
         Some(root) => journal(&mut diagnosis, root, &run_id),
         None => diagnosis.tell(
             "journal",
@@ -139,27 +143,26 @@ pub async fn examine(config: &DoctorConfig) -> Result<Diagnosis, DoctorError> {
             "it is off: what a run cannot send is lost with it",
         ),
     }
-    for unsupported in &wanted.unsupported {
-        diagnosis.tell("destinations", Health::Lacks, unsupported.to_string());
+    for (_, warning) in &exports.warnings {
+        diagnosis.tell("destinations", Health::Lacks, warning);
     }
-    if wanted.destinations.is_empty() {
+    if exports.destinations.is_empty() {
         let finding = "there is none, so the journal alone has the telemetry: set OTEL_EXPORTERS, or OTEL_EXPORTER_OTLP_ENDPOINT";
         diagnosis.tell("destinations", Health::Lacks, finding);
     }
     let mut backends = Vec::new();
-    for destination in &wanted.destinations {
+    for destination in &exports.destinations {
         match destination {
             Destination::Otlp(backend) => backends.push(OtlpDestination::clone(backend)),
             local => self::local(&mut diagnosis, local).await,
         }
     }
-    let proxies = Proxies::from_env(&lookup);
-    for canary in canary::send(backends, &resource, &proxies, &run_id).await {
+    for canary in canary::send(backends, &resource, &exports.proxies, &run_id).await {
         landed(&mut diagnosis, &canary);
     }
-    if let Some(root) = config.journal.root() {
+    if let Some(root) = run.journal.root() {
         if config.resend {
-            let report = resend_left(root, &wanted.destinations, &proxies).await?;
+            let report = resend_left(root, &exports.destinations, &exports.proxies).await?;
             resent(&mut diagnosis, &report);
         } else {
             left(&mut diagnosis, &inventory(root));

@@ -57,7 +57,7 @@ fn run(mut stdout: File, protection: Protection) -> anyhow::Result<u8> {
             }
         },
         Ok(Command::Doctor(config)) => {
-            let coloured = stdout.is_terminal() && config.settings.get("NO_COLOR").is_none();
+            let coloured = stdout.is_terminal() && config.run.settings.get("NO_COLOR").is_none();
             let diagnosis = runtime()?.block_on(doctor::examine(&config));
             match diagnosis {
                 Ok(diagnosis) => {

@@ -89,6 +89,31 @@ fn a_canary_of_each_signal_flies_to_each_destination() {
 }
 
 #[test]
+fn a_canary_lands_where_the_runs_will() {
+    let root = tempfile::tempdir().unwrap();
+    let phoenix = Receiver::healthy();
+    let base = phoenix.traces_url().replace("/v1/traces", "");
+    let (code, report) = doctor(
+        root.path(),
+        &[
+            ("OTEL_EXPORTERS", "phoenix"),
+            ("PHOENIX_COLLECTOR_ENDPOINT", &base),
+            ("PHOENIX_OTLP_COMPRESSION", "none"),
+            ("OTEL_SERVICE_NAME", "shop"),
+        ],
+        &[],
+    );
+    assert_eq!(code, 0, "{report}");
+    let requests = phoenix.received();
+    let traces = ExportTraceServiceRequest::decode(requests[0].body.as_slice()).unwrap();
+    let resource = traces.resource_spans[0].resource.as_ref().unwrap();
+    let mut attributes = resource.attributes.iter();
+    let project = attributes.find(|it| it.key == "openinference.project.name");
+    let project = project.unwrap().value.as_ref().unwrap();
+    assert!(format!("{project:?}").contains("\"shop\""), "{project:?}");
+}
+
+#[test]
 fn without_a_destination_all_is_well_and_the_report_says_what_to_set() {
     let root = tempfile::tempdir().unwrap();
     let (code, report) = doctor(root.path(), &[], &[]);
@@ -118,6 +143,49 @@ fn a_configuration_that_a_run_would_refuse_is_refused() {
     let (code, report) = doctor(root.path(), &[("OTEL_EXPORTERS", "zipkin")], &[]);
     assert_eq!(code, 125);
     assert!(report.starts_with("sandtrace: OTEL_EXPORTERS"), "{report}");
+    for variable in [
+        "OTEL_SAMPLING_RATE",
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "OTEL_METRIC_EXPORT_INTERVAL",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+        "SANDTRACE_DEADLINE",
+        "SANDTRACE_ECHO",
+    ] {
+        let (code, report) = doctor(root.path(), &[(variable, "often")], &[]);
+        assert_eq!(code, 125, "{variable}: {report}");
+        assert!(
+            report.starts_with("sandtrace: ") && report.contains(variable),
+            "{report}"
+        );
+        assert_eq!(report.lines().count(), 1, "{report}");
+    }
+}
+
+#[test]
+fn what_a_run_would_warn_of_is_told_before_the_run() {
+    let root = tempfile::tempdir().unwrap();
+    let (code, report) = doctor(
+        root.path(),
+        &[
+            ("OTEL_EXPORTERS", "host"),
+            ("SANDTRACE_ECHO", "raw"),
+            ("OTEL_TRACES_SAMPLER", "xray"),
+            ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "some"),
+        ],
+        &[],
+    );
+    assert_eq!(code, 0, "{report}");
+    let settings = lines(&report, "settings");
+    assert!(
+        settings[0].starts_with("ok") && settings[1].contains("SPAN_ONLY"),
+        "{report}"
+    );
+    let notes = lines(&report, "destinations");
+    let told = ["OTEL_TRACES_SAMPLER", "--echo enriched"];
+    assert_eq!(notes.len(), told.len(), "{report}");
+    for (note, word) in notes.iter().zip(told) {
+        assert!(note.starts_with("note") && note.contains(word), "{note}");
+    }
 }
 
 #[test]

@@ -323,7 +323,13 @@ fn a_caller_that_does_not_sample_gets_no_spans_and_the_journal_keeps_them() {
 fn the_console_prints_to_stderr_and_never_into_the_protocol() {
     let run = run(&[("OTEL_EXPORTERS", "console")], &[]);
     let stderr = String::from_utf8_lossy(&run.output.stderr);
-    assert!(stderr.contains("execute_tool Bash"), "{stderr}");
+    for word in [
+        "execute_tool Bash",
+        "gen_ai.execute_tool.duration",
+        "sandtrace.run.started",
+    ] {
+        assert!(stderr.contains(word), "no {word} in {stderr}");
+    }
     // Every line of stdout parses, which `lines` asserts.
     assert!(run.lines().len() > 10);
 }

@@ -61,6 +61,42 @@ fn a_host_that_is_to_export_hears_of_the_run_while_it_runs() {
 }
 
 #[test]
+fn a_host_that_hears_no_lines_of_ours_is_warned_of() {
+    for (echo, stdout) in [("raw", "hello\n"), ("none", "")] {
+        let run = sh("echo hello")
+            .env("OTEL_EXPORTERS", "host")
+            .option("--echo", echo)
+            .run();
+        assert_eq!(run.code(), 0);
+        assert_eq!(String::from_utf8_lossy(&run.stdout), stdout);
+        let journaled = run.journaled();
+        assert_eq!(journaled.warnings(), ["host_unheard"], "{echo}");
+        assert!(!journaled.all("sandtrace.otlp").is_empty(), "{echo}");
+        run.assert_journal_whole();
+        run.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_the_host_gets_of_metrics_and_logs_is_counted() {
+    let run = sh("echo oops >&2").env("OTEL_EXPORTERS", "host").run();
+    let transcript = run.transcript();
+    let rows = transcript.finished()["telemetry"]["destinations"].clone();
+    let mut rows = rows.as_array().unwrap().iter();
+    let host = rows.find(|row| row["name"] == "host").unwrap();
+    for signal in ["metrics", "logs"] {
+        let counts = &host[signal];
+        assert!(counts["exported"].as_u64().unwrap() > 0, "{host}");
+        assert_eq!(
+            (&counts["dropped"], &counts["queued"]),
+            (&0.into(), &0.into()),
+            "{host}"
+        );
+    }
+    run.assert_sound();
+}
+
+#[test]
 fn a_caller_that_does_not_sample_gets_no_spans_by_the_host_either() {
     let run = fault("--events 3")
         .env("OTEL_EXPORTERS", "host")

@@ -95,8 +95,8 @@ pub struct StopConfig {
 pub struct DoctorConfig {
     /// Send what earlier runs left.
     pub resend: bool,
-    pub journal: Journal,
-    pub settings: Settings,
+    /// What a run would be told here, all its variables checked.
+    pub run: Box<RunConfig>,
 }
 
 /// What appears on stdout.
@@ -302,13 +302,14 @@ pub(super) fn stop(flags: StopFlags, settings: &Settings) -> Result<StopConfig, 
 }
 
 pub(super) fn doctor(flags: DoctorFlags, settings: Settings) -> Result<DoctorConfig, CliError> {
-    let from = Source {
-        settings: &settings,
+    let as_run = RunFlags {
+        command: vec!["agent".into()],
+        journal: flags.journal,
+        ..RunFlags::default()
     };
     Ok(DoctorConfig {
         resend: flags.resend,
-        journal: from.journal(&flags.journal, &mut Vec::new())?,
-        settings,
+        run: Box::new(run(as_run, settings)?),
     })
 }
 

@@ -41,12 +41,14 @@ DUR is 500ms, 10s, 1m30s, 2h, or a number of seconds.
 Where telemetry goes is said by OpenTelemetry's own variables, for instance
 OTEL_EXPORTER_OTLP_ENDPOINT, or by names of backends, OTEL_EXPORTERS=langfuse,
 signoz,prometheus,console, each with its vendor's variables, LANGFUSE_SECRET_KEY
-and the like. OTEL_SAMPLING_RATE=0.1 sends a tenth of the runs. A TRACEPARENT
-makes the run part of the caller's trace.
+and the like. `sandtrace doctor` tries whether it gets there.
+OTEL_SAMPLING_RATE=0.1 sends a tenth of the runs. A TRACEPARENT makes the run
+part of the caller's trace.
 
 The journal of a run is the directory DIR/RUN: events.ndjson (all that the run
-printed), traces.jsonl (its spans, as OTLP) and state.json. Without HOME and
-XDG_STATE_HOME, DIR is /var/tmp/sandtrace-UID.
+printed), traces.jsonl, metrics.jsonl and logs.jsonl (its telemetry, as OTLP),
+spool (what is not sent yet) and state.json. Without HOME and XDG_STATE_HOME,
+DIR is /var/tmp/sandtrace-UID.
 
 Examples:
   sandtrace run -- python3 agent.py

@@ -10,6 +10,7 @@
 
 mod clock;
 mod ending;
+mod exports;
 mod fork;
 mod memory;
 mod network;
@@ -55,6 +56,7 @@ use crate::telemetry::{HostRequest, Redactor, Telemetry};
 use crate::time::Now;
 use crate::transcript::Transcript;
 
+pub use self::exports::Exports;
 pub use self::prepare::{SuperviseError, resource_of, resumes};
 
 /// Read from a pipe at a time.

@@ -11,6 +11,7 @@ use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry::{Key, Value};
 use sandtrace_client::wire::{Limits, RunStarted, Versions, WIRE_VERSION};
 
+use super::exports::Exports;
 use crate::agent::MAX_LINE;
 use crate::cli::{Journal as JournalPlace, RunConfig, Settings, homeless_journal};
 use crate::journal::{self, Copies, Journal, JournalError, RunState, Status};
@@ -20,8 +21,7 @@ use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
 use crate::telemetry::{
-    self, Destination, JournalFile, JournalPaths, Proxies, Redactor, Sampling, SpoolPlace,
-    TelemetryConfig,
+    self, JournalFile, JournalPaths, Redactor, Sampling, SpoolPlace, TelemetryConfig,
 };
 use crate::time::UnixNanos;
 
@@ -88,44 +88,26 @@ impl Prepared {
                 (None, own)
             }
         };
-        let sampling = telemetry::sampling(&lookup, caller_samples)?;
-        // What the agent traces itself is kept or not as the run is.
-        context.sampled = sampling.sampled;
         warnings.extend(
             config
                 .notices
                 .iter()
                 .map(|notice| (notice.code(), notice.to_string())),
         );
-        let wanted = telemetry::destination::from_env(&lookup)?;
-        warnings.extend(
-            wanted
-                .unsupported
-                .iter()
-                .map(|unsupported| ("destination_unsupported", unsupported.to_string())),
-        );
-        if let Some(unsupported) = &sampling.unsupported {
-            warnings.push(("sampler_unsupported", unsupported.to_string()));
-        }
-        let proxies = Proxies::from_env(&lookup);
-        let is_otlp = |destination: &_| matches!(destination, Destination::Otlp(_));
-        let exports = wanted.destinations.iter().any(is_otlp);
-        warnings.extend(proxies.unusable().iter().filter(|_| exports).map(|variable| {
-            let what = format!(
-                "{variable} is not the address of a proxy that speaks plain HTTP, so telemetry goes without"
-            );
-            ("proxy_unsupported", what)
-        }));
+        let exports = Exports::read(&lookup, caller_samples, config.echo)?;
+        // What the agent traces itself is kept or not as the run is.
+        context.sampled = exports.sampling.sampled;
+        warnings.extend(exports.warnings);
         let mut telemetry = TelemetryConfig {
-            destinations: wanted.destinations,
-            proxies,
+            destinations: exports.destinations,
+            proxies: exports.proxies,
             resource: resource_of(&config.settings, &run_id)?,
-            limits: telemetry::limits(&lookup)?,
-            batching: telemetry::batching(&lookup)?,
-            metric_interval: telemetry::metric_interval(&lookup)?,
+            limits: exports.limits,
+            batching: exports.batching,
+            metric_interval: exports.metric_interval,
             sampled: context.sampled,
             sampling: Sampling {
-                rate: sampling.rate,
+                rate: exports.sampling.rate,
                 slow: config.slow,
             },
             trace_state: context.trace_state.clone(),

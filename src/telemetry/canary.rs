@@ -106,7 +106,8 @@ fn body(
     resource: Vec<(Key, Value)>,
     run_id: &str,
 ) -> Result<bytes::Bytes, String> {
-    let resource = with_extra(&resource_of(resource), &destination.resource);
+    let resource = resource_of(resource);
+    let resource = with_extra(&resource, &destination.extra_resource(&resource));
     let flags = TraceFlags::SAMPLED;
     let now = UnixNanos::from(SystemTime::now());
     let trace_id = id::trace_id(run_id);

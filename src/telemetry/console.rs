@@ -1,4 +1,4 @@
-//! Spans and metrics as text for people, by opentelemetry-stdout.
+//! Spans, metrics and logs as text for people, by opentelemetry-stdout.
 //!
 //! The crate prints with `println!`, so the program points fd 1 at stderr before anything else. A terminal or pipe that
 //! nobody reads blocks such a print for good, and a closed one makes it panic. Hence the thread of its own: it may hang
@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter as _};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
@@ -17,9 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::counts::{Counts, SignalCounts};
 use super::destination::Signals;
 use super::export::poll_once;
+use super::logs::Records;
 use super::metrics::points;
 
-/// The most bytes of spans and metrics that wait to be printed.
+/// The most bytes that wait to be printed.
 const CONSOLE_BYTES: usize = 8 << 20;
 /// What a data point takes.
 const POINT_BYTES: usize = 512;
@@ -29,6 +31,7 @@ const POINT_BYTES: usize = 512;
 enum Print {
     Spans(Vec<SpanData>, OwnedSemaphorePermit),
     Metrics(Arc<ResourceMetrics>, OwnedSemaphorePermit),
+    Logs(Arc<Records>, OwnedSemaphorePermit),
     /// From here on spans come from somebody else.
     Identify(Box<Resource>),
 }
@@ -51,10 +54,20 @@ impl Console {
         signals: Signals,
     ) -> io::Result<Self> {
         let (batches, received) = mpsc::channel::<Print>();
+        for (takes, counts) in [
+            (signals.metrics, &counts.metrics),
+            (signals.logs, &counts.logs),
+        ] {
+            if takes {
+                counts.expect();
+            }
+        }
         let (alive, done) = oneshot::channel();
         let mut exporter = opentelemetry_stdout::SpanExporter::default();
         exporter.set_resource(resource);
         let metrics_exporter = opentelemetry_stdout::MetricExporter::default();
+        let mut log_exporter = opentelemetry_stdout::LogExporter::default();
+        log_exporter.set_resource(resource);
         let printed = counts.clone();
         thread::Builder::new()
             .name("console".to_owned())
@@ -72,7 +85,15 @@ impl Console {
                             let result = poll_once(|| metrics_exporter.export(&metrics));
                             settle(&printed.metrics, points(&metrics), result);
                         }
-                        Print::Identify(resource) => exporter.set_resource(&resource),
+                        Print::Logs(records, _permit) => {
+                            let pairs = records.pairs();
+                            let result = poll_once(|| log_exporter.export(LogBatch::new(&pairs)));
+                            settle(&printed.logs, records.len(), result);
+                        }
+                        Print::Identify(resource) => {
+                            exporter.set_resource(&resource);
+                            log_exporter.set_resource(&resource);
+                        }
                     }
                 }
             })?;
@@ -105,6 +126,12 @@ impl Console {
         });
     }
 
+    pub(super) fn logs(&self, records: &Arc<Records>, weight: usize) {
+        self.send(&self.counts.logs, records.len(), weight, |permit| {
+            Print::Logs(Arc::clone(records), permit)
+        });
+    }
+
     fn send(
         &self,
         counts: &Counts,
@@ -112,6 +139,7 @@ impl Console {
         weight: usize,
         print: impl FnOnce(OwnedSemaphorePermit) -> Print,
     ) {
+        counts.taken(items);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(weight) else {
             return counts.dropped(items, "the console does not keep up");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 use opentelemetry::{Key, Value};
+use opentelemetry_sdk::Resource;
 pub use opentelemetry_sdk::metrics::Temporality;
 
 pub use super::dialect::{Dialect, Semconv};
@@ -110,6 +111,16 @@ pub struct OtlpDestination {
     pub temporality: Temporality,
     /// At most one for each signal. Each has its queue and its retry clock.
     pub routes: Vec<Route>,
+}
+
+impl OtlpDestination {
+    /// What this destination's resource has beyond the `common` one.
+    pub(super) fn extra_resource(&self, common: &Resource) -> Vec<(Key, Value)> {
+        // What the destination says itself comes last, and so stays.
+        let mut extra = self.dialect.resource(common);
+        extra.extend(self.resource.iter().cloned());
+        extra
+    }
 }
 
 /// The way to a backend for one signal.

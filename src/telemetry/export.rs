@@ -435,12 +435,15 @@ impl Export {
         if batch.items.is_empty() {
             return;
         }
-        let records = Records::new(batch.items, self.trace.flags);
+        let records = Arc::new(Records::new(batch.items, self.trace.flags));
         for sink in &mut self.sinks {
             match sink {
                 Sink::File(files) => files.logs(&records),
                 Sink::Otlp(otlp) => otlp.logs(&records),
                 Sink::Host(host) => host.logs(&records),
+                Sink::Console(console) if console.takes().logs => {
+                    console.logs(&records, batch.weight);
+                }
                 Sink::Console(_) => {}
             }
         }

@@ -59,6 +59,8 @@ impl Host {
         counts: SignalCounts,
     ) -> (Self, mpsc::UnboundedReceiver<HostRequest>) {
         let (requests, receiver) = mpsc::unbounded_channel();
+        counts.metrics.expect();
+        counts.logs.expect();
         let host = Self {
             requests,
             room: Arc::new(Semaphore::new(WAITING_BYTES)),
@@ -97,6 +99,7 @@ impl Host {
     }
 
     fn send(&self, signal: &str, request: &impl Serialize, items: u64, counts: &Arc<Counts>) {
+        counts.taken(items);
         // By way of the text, whose length counts, and by the code that writes it elsewhere, which is large enough once.
         let text = serde_json::to_vec(request);
         let parsed = text.and_then(|text| Ok((serde_json::from_slice(&text)?, text.len())));

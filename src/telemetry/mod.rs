@@ -245,7 +245,7 @@ impl Telemetry {
                 Destination::Console(signals) => {
                     let takes_spans = config.sampled && signals.traces;
                     let counts = ledger.add("console", takes_spans);
-                    if takes_spans || signals.metrics {
+                    if takes_spans || signals.metrics || signals.logs {
                         let signals = Signals {
                             traces: takes_spans,
                             ..signals
@@ -515,17 +515,15 @@ fn otlp(
     depot: &Arc<Depot>,
     proxies: &Proxies,
 ) -> Result<(OtlpSink, Vec<Sender>), TelemetryError> {
+    let extra = destination.extra_resource(resource);
     let OtlpDestination {
         name,
         dialect,
         semconv,
-        resource: own,
+        resource: _,
         temporality,
         routes,
     } = destination;
-    // What the destination says itself comes last, and so stays.
-    let mut extra = dialect.resource(resource);
-    extra.extend(own);
     let whose = with_extra(resource, &extra);
     let mut sink = OtlpSink {
         extra,
