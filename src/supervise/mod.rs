@@ -404,7 +404,8 @@ impl Supervisor {
                 () = self.transcript.room(), if !(out_room && err_room) => Happening::Room,
                 Some(finding) = findings.recv() => Happening::Finding(finding),
                 Some(news) = news.recv() => Happening::Network(news),
-                Some(request) = next(&mut self.host_requests) => Happening::Telemetry(request),
+                // Without a journal they would fill the ring while nobody reads; where they wait they are bounded.
+                Some(request) = next(&mut self.host_requests), if err_room => Happening::Telemetry(request),
                 () = until(due) => Happening::Due,
                 () = self.memory.log_grew() => Happening::KernelLog,
                 _ = stderr_retry.tick(), if self.stderr.has_backlog() => Happening::StderrRetry,

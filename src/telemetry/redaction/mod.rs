@@ -1,8 +1,8 @@
 //! Redaction: what must not leave the sandbox is taken out of everything that we make, before it is on disk, on the wire
 //! or in a terminal.
 //!
-//! Looked for are the values of secret variables, in several spellings ([`environment`]); the formats of well-known
-//! credentials ([`rules`]); and the user's own patterns ([`pattern`]). In the place of each stands `<redacted:NAME>`,
+//! Looked for are the values of secret variables, in several spellings (`environment`); the formats of well-known
+//! credentials (`rules`); and the user's own patterns (`pattern`). In the place of each stands `<redacted:NAME>`,
 //! with the name of the rule or of the variable and never a part of the value. Only then are texts clipped: half a secret
 //! would pass for none. The agent's own bytes stay as they are, on stdout and in `events.ndjson` (DESIGN §8).
 //!
