@@ -16,6 +16,7 @@ pub const WIRE_VERSION: u32 = 1;
 
 /// Where a line stands in the run: appended to every line as the member `sandtrace`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Stamp {
     /// Starts at 1, has no gaps, and is the journal's key.
     pub seq: u64,
@@ -66,6 +67,7 @@ pub enum Body {
 
 /// `sandtrace.run.started`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct RunStarted {
     /// [`WIRE_VERSION`] of the supervisor.
     pub wire: u32,
@@ -96,6 +98,7 @@ pub struct RunStarted {
 
 /// A run that goes on elsewhere, in the sandbox that ours was copied from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct ForkedFrom {
     /// Its run id.
     pub run_id: String,
@@ -109,6 +112,7 @@ pub struct ForkedFrom {
 
 /// Versions of the parts of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Versions {
     /// The supervisor's version.
     pub sandtrace: String,
@@ -116,6 +120,7 @@ pub struct Versions {
 
 /// The limits in force, so that a reader need not guess them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Limits {
     /// A longer line is passed on in fragments.
     pub line_bytes: u64,
@@ -136,6 +141,7 @@ pub struct Limits {
 
 /// `sandtrace.span.started`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SpanStarted {
     /// 16 hex digits.
     pub span_id: String,
@@ -153,6 +159,7 @@ pub struct SpanStarted {
 
 /// `sandtrace.span.ended`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SpanEnded {
     /// 16 hex digits.
     pub span_id: String,
@@ -173,6 +180,7 @@ pub struct SpanEnded {
 
 /// `sandtrace.resources`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Resources {
     /// The whole sandbox.
     pub sandbox: SandboxResources,
@@ -186,6 +194,7 @@ pub struct Resources {
 
 /// What the whole sandbox uses.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SandboxResources {
     /// CPU in use since the last sample, as a fraction of all CPUs (0 to 1).
     pub cpu_utilization: f64,
@@ -215,6 +224,7 @@ pub struct SandboxResources {
 
 /// Pressure stall information over the last ten seconds, in percent (0 to 100).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Pressure {
     /// Some task waited for a CPU.
     pub cpu_some: f64,
@@ -230,6 +240,7 @@ pub struct Pressure {
 
 /// What the agent and everything it started use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct TreeResources {
     /// Living processes.
     pub processes: u64,
@@ -249,6 +260,7 @@ pub struct TreeResources {
 
 /// The memory cgroup that the agent is charged to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct CgroupResources {
     /// Bytes charged.
     pub memory_used_bytes: u64,
@@ -272,6 +284,7 @@ pub enum Stream {
 
 /// `sandtrace.output`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Output {
     /// Where it was written.
     pub stream: Stream,
@@ -290,6 +303,7 @@ pub struct Output {
 
 /// One fragment of a long line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Part {
     /// Counts from 0.
     pub index: u64,
@@ -328,6 +342,7 @@ impl Outcome {
 
 /// The agent's wait status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Exit {
     /// The agent's exit code, when it exited.
     pub code: Option<i32>,
@@ -341,6 +356,7 @@ pub struct Exit {
 
 /// `sandtrace.agent.exited`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct AgentExited {
     /// How it ended.
     pub outcome: Outcome,
@@ -352,6 +368,7 @@ pub struct AgentExited {
 
 /// `sandtrace.heartbeat`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Heartbeat {
     /// Milliseconds since the supervisor started.
     pub uptime_ms: u64,
@@ -361,6 +378,7 @@ pub struct Heartbeat {
 
 /// `sandtrace.warning`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Warning {
     /// A stable word, for instance `traceparent_invalid`.
     pub code: String,
@@ -373,6 +391,7 @@ pub struct Warning {
 
 /// Token counts of the whole run. Input is fresh + cache read + cache write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Usage {
     /// All input tokens, cached ones included.
     pub input_tokens: u64,
@@ -390,6 +409,7 @@ pub struct Usage {
 
 /// A cost and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Cost {
     /// US dollars.
     pub usd: f64,
@@ -400,6 +420,7 @@ pub struct Cost {
 
 /// When things happened, in milliseconds since the supervisor started. `null`: it never happened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Phases {
     /// The agent was executed.
     pub spawn_ms: Option<f64>,
@@ -420,6 +441,7 @@ pub struct Phases {
 
 /// What became of the telemetry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Telemetry {
     /// Spans finished.
     pub spans: u64,
@@ -431,6 +453,7 @@ pub struct Telemetry {
 
 /// What became of the spans at one destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct DestinationCounts {
     /// The destination's name, for instance `otlp`.
     pub name: String,
@@ -462,6 +485,7 @@ pub struct DestinationCounts {
 
 /// What became of one signal's items at one destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SignalCounts {
     /// Acknowledged.
     pub exported: u64,
@@ -473,6 +497,7 @@ pub struct SignalCounts {
 
 /// A process that the agent left running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Survivor {
     /// Its process id.
     pub pid: u32,
@@ -484,6 +509,7 @@ pub struct Survivor {
 
 /// Counts of the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Counts {
     /// User turns.
     pub turns: u64,
@@ -503,6 +529,7 @@ pub struct Counts {
 
 /// `sandtrace.otlp`: an OTLP/JSON request for the host to export, to `/v1/{signal}` of whatever takes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Otlp {
     /// `traces`, `metrics` or `logs`.
     pub signal: String,
@@ -512,6 +539,7 @@ pub struct Otlp {
 
 /// `sandtrace.run.finished`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct RunFinished {
     /// How it ended.
     pub outcome: Outcome,
@@ -541,6 +569,7 @@ pub struct RunFinished {
 
 /// Peaks and totals of the run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct ResourcePeaks {
     /// Samples taken.
     pub samples: u64,
@@ -567,6 +596,7 @@ pub struct ResourcePeaks {
 
 /// The process that had the most memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct LargestProcess {
     /// The file name of its executable, else its command name; never its arguments.
     pub command: String,
@@ -576,6 +606,7 @@ pub struct LargestProcess {
 
 /// The tool call that had the most memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct LargestTool {
     /// The call's id.
     pub tool_use_id: String,

@@ -1,7 +1,6 @@
 //! Figures reach the host as the supervisor wrote them, to the last digit.
 
-use sandtrace_client::wire::{Body, Cost, Warning};
-use serde_json::Map;
+use sandtrace_client::wire::{Body, Cost};
 
 /// Found by fuzzing: these digits were read as the number next to theirs.
 const CACHE_HIT_RATIO: f64 = 0.927_643_784_786_642;
@@ -20,24 +19,21 @@ fn fractions() -> impl Iterator<Item = f64> {
 #[test]
 fn a_cost_is_read_as_it_was_written() {
     for usd in fractions().take(1000).chain([CACHE_HIT_RATIO]) {
-        let cost = Cost {
-            usd,
-            source: "agent".to_owned(),
-        };
-        let line = serde_json::to_string(&cost).unwrap();
-        assert_eq!(serde_json::from_str::<Cost>(&line).unwrap(), cost, "{line}");
+        let line = format!(r#"{{"usd":{usd:?},"source":"agent"}}"#);
+        let cost: Cost = serde_json::from_str(&line).unwrap();
+        assert_eq!(cost.usd.to_bits(), usd.to_bits(), "{line}");
     }
 }
 
 #[test]
 fn a_number_without_a_type_of_its_own_is_read_as_it_was_written() {
     for ratio in fractions().take(1000) {
-        let body = Body::Warning(Warning {
-            code: "test".to_owned(),
-            message: String::new(),
-            counts: Map::from_iter([("ratio".to_owned(), ratio.into())]),
-        });
-        let line = serde_json::to_string(&body).unwrap();
-        assert_eq!(serde_json::from_str::<Body>(&line).unwrap(), body, "{line}");
+        let line = format!(
+            r#"{{"type":"sandtrace.warning","data":{{"code":"test","message":"","counts":{{"ratio":{ratio:?}}}}}}}"#
+        );
+        let Body::Warning(warning) = serde_json::from_str::<Body>(&line).unwrap() else {
+            panic!("{line}");
+        };
+        assert_eq!(warning.counts["ratio"].as_f64(), Some(ratio), "{line}");
     }
 }
