@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use serde_json::Value;
 
 use crate::supervised::{Finished, Supervised, poll, sh};
@@ -29,9 +30,13 @@ fn run(receiver: &Receiver, rate: &str, script: &str) -> Supervised {
 }
 
 fn counts(run: &Finished) -> Value {
+    counts_of(run, "otlp")
+}
+
+fn counts_of(run: &Finished, destination: &str) -> Value {
     let finished = run.transcript().finished().clone();
     let rows = finished["telemetry"]["destinations"].as_array().unwrap();
-    let row = rows.iter().find(|row| row["name"] == "otlp");
+    let row = rows.iter().find(|row| row["name"] == destination);
     row.unwrap().clone()
 }
 
@@ -272,4 +277,186 @@ fn without_a_journal_a_held_run_waits_in_memory() {
         let kept = if spans { "exported" } else { "not_sampled" };
         assert_eq!(row[kept], run.transcript().span_ids().len(), "{row}");
     }
+}
+
+/// A run whose spans go to the host, as lines, and to the console.
+fn to_host_and_console(rate: &str, script: &str) -> Supervised {
+    sh(script)
+        .env("OTEL_EXPORTERS", "host,console")
+        .env("OTEL_SAMPLING_RATE", rate)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "20")
+}
+
+/// The ids of the spans on the host's lines, sorted; no line is longer than a line may be.
+fn told_to_host(run: &Finished) -> Vec<String> {
+    let transcript = run.transcript();
+    let lines = transcript.all("sandtrace.otlp").into_iter();
+    let mut ids = Vec::new();
+    for line in lines.filter(|data| data["signal"] == "traces") {
+        assert!(line.to_string().len() < 4 << 20);
+        let request: ExportTraceServiceRequest =
+            serde_json::from_value(line["request"].clone()).unwrap();
+        assert!(request.resource_spans[0].resource.is_some());
+        let scopes = request.resource_spans.into_iter();
+        let scopes = scopes.flat_map(|resource| resource.scope_spans);
+        let spans = scopes.flat_map(|scope| scope.spans);
+        ids.extend(spans.map(|span| {
+            let bytes = span.span_id.iter();
+            bytes.map(|byte| format!("{byte:02x}")).collect::<String>()
+        }));
+    }
+    ids.sort();
+    ids
+}
+
+/// The ids of the spans on stderr, sorted.
+fn printed(run: &Finished) -> Vec<String> {
+    let errors = run.errors();
+    let ids = errors
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("SpanId       : "));
+    let mut ids: Vec<_> = ids.map(str::to_owned).collect();
+    ids.sort();
+    ids
+}
+
+/// All spans are counted so, and nothing otherwise; metrics and logs came in any case.
+fn assert_counted(run: &Finished, as_what: &str) {
+    let spans = run.transcript().span_ids().len();
+    for destination in ["host", "console"] {
+        let row = counts_of(run, destination);
+        for count in ["exported", "not_sampled", "dropped", "queued", "spooled"] {
+            let expected = if count == as_what { spans } else { 0 };
+            assert_eq!(row[count], expected, "{count}: {row}");
+        }
+        for signal in ["metrics", "logs"] {
+            assert!(
+                row[signal]["exported"].as_u64() > Some(0),
+                "{signal}: {row}"
+            );
+            assert_eq!(row[signal]["dropped"], 0, "{signal}: {row}");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_not_chosen_is_kept_back_from_host_and_console_too() {
+    let run = to_host_and_console("0", &format!("{AGENT} sleep 0.3 {RESULT}")).run();
+    assert_eq!(run.code(), 0);
+    assert_eq!(told_to_host(&run), Vec::<String>::new());
+    assert_eq!(printed(&run), Vec::<String>::new());
+    assert_counted(&run, "not_sampled");
+    run.assert_sound();
+}
+
+#[test]
+fn a_run_that_failed_is_told_whole_to_host_and_console_at_its_end() {
+    let run = to_host_and_console("0", &format!("{AGENT} sleep 0.5; exit 3")).run();
+    assert_eq!(run.code(), 3);
+    let spans = run.transcript().span_ids();
+    assert!(spans.len() >= 4);
+    assert_eq!(told_to_host(&run), spans);
+    assert_eq!(printed(&run), spans);
+    assert_counted(&run, "exported");
+    // The tool's span was there long before the end, and nobody has heard of it.
+    let transcript = run.transcript();
+    let verdict = transcript.line("sandtrace.agent.exited").stamp["seq"].as_u64();
+    let first = transcript
+        .lines
+        .iter()
+        .find(|line| line.kind() == "sandtrace.otlp" && line.json["data"]["signal"] == "traces");
+    let first = first.unwrap().stamp["seq"].as_u64();
+    assert!(first > verdict, "{first:?} before {verdict:?}");
+    run.assert_sound();
+}
+
+#[test]
+fn a_run_that_was_slow_is_told_to_host_and_console_and_one_that_is_chosen_at_once() {
+    for (rate, slow) in [("0", "100ms"), ("1", "off")] {
+        let run = to_host_and_console(rate, &format!("{AGENT} sleep 0.3 {RESULT}"))
+            .option("--slow", slow)
+            .run();
+        assert_eq!(run.code(), 0);
+        let spans = run.transcript().span_ids();
+        assert_eq!(told_to_host(&run), spans, "{rate}");
+        assert_eq!(printed(&run), spans, "{rate}");
+        assert_counted(&run, "exported");
+        run.assert_sound();
+    }
+}
+
+#[test]
+fn what_the_caller_does_not_sample_is_counted_for_host_and_console() {
+    let run = to_host_and_console("1", &format!("{AGENT} exit 3"))
+        .env(
+            "TRACEPARENT",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        )
+        .run();
+    assert_eq!(run.code(), 3);
+    assert_eq!(told_to_host(&run), Vec::<String>::new());
+    assert_eq!(printed(&run), Vec::<String>::new());
+    assert_counted(&run, "not_sampled");
+    run.assert_sound();
+}
+
+#[test]
+fn without_a_journal_what_host_and_console_did_not_get_is_counted() {
+    let run = to_host_and_console("0", &format!("{AGENT} exit 3"))
+        .without_journal()
+        .run();
+    assert_eq!(run.code(), 3);
+    assert_eq!(told_to_host(&run), Vec::<String>::new());
+    assert_eq!(printed(&run), Vec::<String>::new());
+    assert_counted(&run, "not_sampled");
+    run.assert_nothing_left();
+}
+
+/// More than may wait for the echo at once.
+#[test]
+fn a_long_run_that_failed_is_told_whole_however_much_waited() {
+    let rounds = 1_200;
+    let script = format!(
+        r#"
+echo '{{"type":"system","subtype":"init","session_id":"s1","model":"m"}}'
+i=0
+while [ $i -lt {rounds} ]; do
+  i=$((i+1))
+  echo '{{"type":"assistant","message":{{"id":"m'$i'","model":"m","content":[{{"type":"tool_use","id":"t'$i'","name":"Bash","input":{{}}}}],"usage":{{"input_tokens":1,"output_tokens":1}}}}}}'
+  echo '{{"type":"user","message":{{"content":[{{"type":"tool_result","tool_use_id":"t'$i'","content":"x"}}]}}}}'
+done
+exit 3
+"#
+    );
+    let run = to_host_and_console("0", &script)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "5000")
+        .option("--attribute", format!("pad={}", "x".repeat(3_000)))
+        .option("--flush-timeout", "100s")
+        .run();
+    assert_eq!(run.code(), 3);
+    let spans = run.transcript().span_ids();
+    assert!(spans.len() > 2 * rounds, "{}", spans.len());
+    assert!(told_to_host(&run) == spans, "the host got others");
+    assert!(printed(&run) == spans, "the console got others");
+    assert_counted(&run, "exported");
+    run.assert_nothing_left();
+}
+
+#[test]
+fn what_the_journal_has_lost_of_a_held_run_is_counted_as_dropped() {
+    let script =
+        format!("{AGENT} sleep 0.5; : > \"$(echo \"$DIR\"/journal/*/traces.jsonl)\"; exit 3");
+    let run = to_host_and_console("0", &script).run();
+    assert_eq!(run.code(), 3);
+    let spans = run.transcript().span_ids().len() as u64;
+    for destination in ["host", "console"] {
+        let row = counts_of(&run, destination);
+        let number = |name: &str| row[name].as_u64().unwrap();
+        assert!(number("dropped") >= 2, "{row}");
+        assert_eq!(number("exported") + number("dropped"), spans, "{row}");
+        let told = row["last_error"].as_str().unwrap();
+        assert!(told.contains("traces.jsonl"), "{told}");
+    }
+    assert!(!told_to_host(&run).is_empty(), "the end came after it");
+    run.assert_nothing_left();
 }

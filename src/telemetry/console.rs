@@ -14,10 +14,12 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::yield_now;
 
 use super::counts::{Counts, SignalCounts};
 use super::destination::Signals;
 use super::export::poll_once;
+use super::held::{NOT_THERE, ReadBack};
 use super::logs::Records;
 use super::metrics::points;
 
@@ -25,6 +27,8 @@ use super::metrics::points;
 const CONSOLE_BYTES: usize = 8 << 20;
 /// What a data point takes.
 const POINT_BYTES: usize = 512;
+
+const GONE: &str = "the console is gone";
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -113,6 +117,37 @@ impl Console {
         });
     }
 
+    /// Those of the spans.
+    pub(super) fn spans_counted(&self) -> &Counts {
+        &self.counts.spans
+    }
+
+    /// Prints spans that waited for the end of the run, as fast as they are read.
+    pub(super) fn print_late(&self, mut copy: ReadBack) -> impl Future<Output = ()> + use<> {
+        let batches = self.batches.clone();
+        let room = Arc::clone(&self.room);
+        let counts = Arc::clone(&self.counts.spans);
+        async move {
+            while let Some(line) = copy.next() {
+                let count = line.spans;
+                let size = u32::try_from(line.bytes.min(CONSOLE_BYTES)).unwrap_or(u32::MAX);
+                let Ok(permit) = Arc::clone(&room).acquire_many_owned(size).await else {
+                    return counts.error("the way to the console is closed");
+                };
+                if batches
+                    .send(Print::Spans(line.span_data(), permit))
+                    .is_err()
+                {
+                    counts.dropped(count, GONE);
+                }
+                yield_now().await;
+            }
+            if copy.missing() > 0 {
+                counts.dropped(copy.missing(), NOT_THERE);
+            }
+        }
+    }
+
     pub(super) fn takes(&self) -> Signals {
         self.signals
     }
@@ -145,7 +180,7 @@ impl Console {
             return counts.dropped(items, "the console does not keep up");
         };
         if self.batches.send(print(permit)).is_err() {
-            counts.dropped(items, "the console is gone");
+            counts.dropped(items, GONE);
         }
     }
 

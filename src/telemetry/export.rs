@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use super::counts::Counts;
 use super::destination::{Batching, Dialect, Semconv};
 use super::encode::{EncodeError, Encoder};
 use super::file::{JournalFiles, Moment};
+use super::held::{Held, NOT_THERE, ReadBack};
 use super::host::Host;
 use super::logs::{LogEntry, Records};
 use super::messages::MessagePlace;
@@ -84,6 +85,24 @@ impl Sink {
                 let takes = console.takes().metrics;
                 takes.then_some(Temporality::Cumulative)
             }
+        }
+    }
+
+    /// Those of a destination that takes spans and has no queue for them.
+    fn spans_without_queue(&self) -> Option<&Counts> {
+        match self {
+            Self::Host(host) => Some(host.spans_counted()),
+            Self::Console(console) => console.takes().traces.then(|| console.spans_counted()),
+            Self::File(_) | Self::Otlp(_) => None,
+        }
+    }
+
+    /// Sends what waited for the end of the run.
+    fn send_late(&self, copy: ReadBack) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match self {
+            Self::Host(host) => Box::pin(host.send_late(copy)),
+            Self::Console(console) => Box::pin(console.print_late(copy)),
+            Self::File(_) | Self::Otlp(_) => Box::pin(std::future::ready(())),
         }
     }
 }
@@ -179,9 +198,9 @@ impl OtlpSink {
         }
     }
 
-    fn not_sampled(&self, spans: usize) {
+    fn not_sampled(&self, spans: u64) {
         if let Some(route) = &self.traces {
-            route.counts.not_sampled(spans as u64);
+            route.counts.not_sampled(spans);
         }
     }
 
@@ -208,6 +227,8 @@ pub(super) struct Export {
     pub(super) trace: TraceFacts,
     /// Spans go nowhere but into the journal.
     pub(super) unsampled: bool,
+    /// For the destinations that have no queue.
+    pub(super) held: Held,
     pub(super) messages_in: MessagePlace,
     pub(super) gate: Gate,
     pub(super) depot: Arc<Depot>,
@@ -218,6 +239,8 @@ pub(super) struct Export {
     pub(super) pages: Vec<Page>,
     pub(super) sinks: Vec<Sink>,
     pub(super) senders: Vec<Sender>,
+    /// What sends: all of it must be done by the deadline.
+    pub(super) tasks: JoinSet<()>,
     pub(super) draining: watch::Sender<bool>,
 }
 
@@ -272,10 +295,9 @@ impl Export {
             let draining = self.draining.subscribe();
             tokio::spawn(resend(leftovers.root, leftovers.targets, draining))
         });
-        let mut tasks = JoinSet::new();
         for sender in self.senders.drain(..) {
             // A sender that panics ends alone; what it leaves is counted as queued.
-            tasks.spawn(sender.run());
+            self.tasks.spawn(sender.run());
         }
         let (asks, mut asked) = mpsc::channel(1);
         for page in self.pages.drain(..) {
@@ -337,7 +359,7 @@ impl Export {
         if let Some(judgement) = self.gate.judge_end() {
             self.judge(judgement);
         }
-        self.drain(tasks, resending, deadline, asked).await;
+        self.drain(resending, deadline, asked).await;
         self.depot.finish();
         // The other end may have answered without us already.
         done.send(()).unwrap_or_default();
@@ -353,9 +375,7 @@ impl Export {
         let details = self.messages_in.place(&mut span);
         self.metrics.span(&span);
         if self.gate.fate(span.trace_id) == Fate::Hold {
-            for otlp in self.otlp() {
-                otlp.hold();
-            }
+            self.hold();
         }
         let judgement = self.gate.judge(&span);
         let weight = weight(&span);
@@ -380,9 +400,45 @@ impl Export {
         })
     }
 
-    fn judge(&self, judgement: Judgement) {
+    /// Keeps spans back until the end.
+    fn hold(&mut self) {
+        for otlp in self.otlp() {
+            otlp.hold();
+        }
+        let has_file = self.copies().is_some_and(JournalFiles::takes_traces);
+        self.held.hold(has_file);
+    }
+
+    fn copies(&self) -> Option<&JournalFiles> {
+        self.sinks.iter().find_map(|sink| match sink {
+            Sink::File(files) => Some(files),
+            _ => None,
+        })
+    }
+
+    fn judge(&mut self, judgement: Judgement) {
         for otlp in self.otlp() {
             otlp.judge(judgement);
+        }
+        let waiting = self.held.judge(judgement);
+        if waiting == 0 {
+            return;
+        }
+        for sink in &self.sinks {
+            let Some(counts) = sink.spans_without_queue() else {
+                continue;
+            };
+            if judgement == Judgement::Forget {
+                counts.not_sampled(waiting);
+                continue;
+            }
+            match self.copies().map(|files| files.read_back(waiting)) {
+                Some(Ok(copy)) => {
+                    self.tasks.spawn(sink.send_late(copy));
+                }
+                Some(Err(error)) => counts.dropped(waiting, &format!("{NOT_THERE}: {error}")),
+                None => counts.dropped(waiting, NOT_THERE),
+            }
         }
     }
 
@@ -415,17 +471,23 @@ impl Export {
                 .map(|span| span_data(span, &self.trace));
             spans.collect::<Vec<_>>()
         };
+        let count = batch.items.len() as u64;
+        let door = self.held.take(count);
         for sink in &mut self.sinks {
-            match sink {
-                Sink::File(files) => files.spans(data(&batch.items)),
-                Sink::Otlp(otlp) if self.unsampled => otlp.not_sampled(batch.items.len()),
-                _ if self.unsampled => {}
-                Sink::Console(console) if console.takes().traces => {
+            match (&mut *sink, door) {
+                (Sink::File(files), _) => files.spans(data(&batch.items)),
+                (Sink::Otlp(otlp), _) if self.unsampled => otlp.not_sampled(count),
+                (Sink::Otlp(otlp), _) => otlp.spans(batch.items.clone(), &self.trace),
+                (_, Door::Held) => {}
+                (Sink::Console(console), Door::Open) if console.takes().traces => {
                     console.print(data(&batch.items), batch.weight);
                 }
-                Sink::Console(_) => {}
-                Sink::Otlp(otlp) => otlp.spans(batch.items.clone(), &self.trace),
-                Sink::Host(host) => host.spans(&batch.items, &self.trace),
+                (Sink::Host(host), Door::Open) => host.spans(&batch.items, &self.trace),
+                (Sink::Console(_) | Sink::Host(_), _) => {
+                    if let Some(counts) = sink.spans_without_queue() {
+                        counts.not_sampled(count);
+                    }
+                }
             }
         }
     }
@@ -496,12 +558,12 @@ impl Export {
     /// Lets the senders empty their queues until the deadline, all at once.
     async fn drain(
         &mut self,
-        mut tasks: JoinSet<()>,
         resending: Option<JoinHandle<ResendReport>>,
         deadline: Instant,
         mut asked: mpsc::Receiver<Ask>,
     ) {
         self.draining.send_replace(true);
+        let mut tasks = std::mem::take(&mut self.tasks);
         for sink in self.sinks.drain(..) {
             match sink {
                 Sink::Otlp(otlp) => otlp.close(),

@@ -17,6 +17,7 @@ use opentelemetry_sdk::trace::SpanData;
 use serde::Serialize;
 
 use super::counts::{Counts, SignalCounts};
+use super::held::ReadBack;
 use super::logs::Records;
 use super::metrics::points;
 use super::request;
@@ -108,6 +109,19 @@ impl JournalFiles {
             let request = request::of_logs(&records.pairs(), &self.resource);
             lines.write(&request, records.len());
         }
+    }
+
+    pub(super) fn takes_traces(&self) -> bool {
+        self.traces.is_some()
+    }
+
+    /// The first `owed` spans, from the copy as it is now.
+    pub(super) fn read_back(&self, owed: u64) -> io::Result<ReadBack> {
+        let Some(lines) = &self.traces else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let file = lines.file.try_clone()?;
+        Ok(ReadBack::new(file, lines.written, owed))
     }
 
     pub(super) fn takes_metrics(&self) -> bool {

@@ -12,8 +12,10 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use sandtrace_client::wire;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::yield_now;
 
 use super::counts::{Counts, SignalCounts};
+use super::held::{NOT_THERE, ReadBack};
 use super::logs::Records;
 use super::metrics::points;
 use super::request;
@@ -24,6 +26,9 @@ use crate::session::span::FinishedSpan;
 const WAITING_BYTES: usize = 4 << 20;
 /// The most weight of spans or log records in a request: as JSON it is up to three times as long, and a line may have 4 MiB.
 const REQUEST_WEIGHT: usize = 256 << 10;
+
+const GONE: &str = "nobody writes lines any more";
+const TOO_LONG: &str = "a span is too long for a line of the echo";
 
 /// A request on its way to the echo.
 #[derive(Debug)]
@@ -92,6 +97,53 @@ impl Host {
         }
     }
 
+    /// Those of the spans.
+    pub(super) fn spans_counted(&self) -> &Counts {
+        &self.counts.spans
+    }
+
+    /// Passes on spans that waited for the end of the run, as fast as the echo takes them.
+    pub(super) fn send_late(&self, mut copy: ReadBack) -> impl Future<Output = ()> + use<> {
+        let requests = self.requests.clone();
+        let room = Arc::clone(&self.room);
+        let counts = Arc::clone(&self.counts.spans);
+        async move {
+            while let Some(line) = copy.next() {
+                for (request, items) in line.parts(REQUEST_WEIGHT) {
+                    let text = match serde_json::to_vec(&request) {
+                        Ok(text) if text.len() <= WAITING_BYTES => text,
+                        Ok(_) => {
+                            counts.dropped(items, TOO_LONG);
+                            continue;
+                        }
+                        Err(error) => {
+                            counts.dropped(items, &format!("failed to encode: {error}"));
+                            continue;
+                        }
+                    };
+                    let size = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                    let Ok(permit) = Arc::clone(&room).acquire_many_owned(size).await else {
+                        return counts.error("the way to the echo is closed");
+                    };
+                    let request = HostRequest {
+                        signal: "traces",
+                        text,
+                        items,
+                        counts: Arc::clone(&counts),
+                        _room: permit,
+                    };
+                    if requests.send(request).is_err() {
+                        counts.dropped(items, GONE);
+                    }
+                }
+                yield_now().await;
+            }
+            if copy.missing() > 0 {
+                counts.dropped(copy.missing(), NOT_THERE);
+            }
+        }
+    }
+
     pub(super) fn logs(&self, records: &Records) {
         for pairs in records.parts(REQUEST_WEIGHT) {
             let request = request::of_logs(&pairs, &self.resource);
@@ -128,7 +180,7 @@ impl Host {
             _room: room,
         };
         if self.requests.send(request).is_err() {
-            counts.dropped(items, "nobody writes lines any more");
+            counts.dropped(items, GONE);
         }
     }
 }

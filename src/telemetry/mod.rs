@@ -23,6 +23,7 @@ pub mod dialect;
 mod encode;
 mod export;
 mod file;
+mod held;
 mod host;
 mod limits;
 mod logs;
@@ -55,6 +56,7 @@ use opentelemetry::{Key, KeyValue, Value};
 use opentelemetry_sdk::Resource;
 use sandtrace_client::wire;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::console::Console;
@@ -62,6 +64,7 @@ use self::counts::{Ledger, SignalCounts};
 use self::encode::Encoder;
 use self::export::{Export, Leftovers, Message, OtlpSink, RouteSink, Sink};
 use self::file::JournalFiles;
+use self::held::Held;
 use self::host::Host;
 use self::metrics::Metrics;
 use self::prometheus::Page;
@@ -234,7 +237,7 @@ impl Telemetry {
             match destination {
                 Destination::File => {}
                 Destination::Host => {
-                    let (sink, receiver) = Host::new(&resource, ledger.add("host", config.sampled));
+                    let (sink, receiver) = Host::new(&resource, ledger.add("host", true));
                     sinks.push(Sink::Host(sink));
                     host = Some(receiver);
                 }
@@ -243,24 +246,17 @@ impl Telemetry {
                     Err(error) => trouble = Some(no_page(address, &error)),
                 },
                 Destination::Console(signals) => {
-                    let takes_spans = config.sampled && signals.traces;
-                    let counts = ledger.add("console", takes_spans);
-                    if takes_spans || signals.metrics || signals.logs {
-                        let signals = Signals {
-                            traces: takes_spans,
-                            ..signals
-                        };
-                        match Console::start(&resource, counts, signals) {
-                            Ok(console) => sinks.push(Sink::Console(console)),
-                            // There will be no thread for the export either.
-                            Err(error) => trouble = Some(no_thread(&error)),
-                        }
+                    let counts = ledger.add("console", signals.traces);
+                    match Console::start(&resource, counts, signals) {
+                        Ok(console) => sinks.push(Sink::Console(console)),
+                        // There will be no thread for the export either.
+                        Err(error) => trouble = Some(no_thread(&error)),
                     }
                 }
                 Destination::Otlp(destination) => {
                     let mut routes = destination.routes.iter();
                     let takes_spans = routes.any(|route| route.signal == Signal::Traces);
-                    let counts = ledger.add(destination.name, config.sampled && takes_spans);
+                    let counts = ledger.add(destination.name, takes_spans);
                     let is_json = |route: &Route| route.protocol == Protocol::HttpJson;
                     if destination.routes.iter().any(is_json) {
                         batch_weight = BATCH_BYTES / JSON_FACTOR;
@@ -279,6 +275,13 @@ impl Telemetry {
                 }
             }
         }
+        let is_read_back = |sink: &Sink| {
+            matches!(sink, Sink::Host(_) | Sink::Console(_)) && config.sampling.rate < 1.0
+        };
+        if sinks.iter().any(is_read_back) {
+            // A line of the journal is read back whole.
+            batch_weight = BATCH_BYTES / JSON_FACTOR;
+        }
         let (messages, receiver) = mpsc::unbounded_channel();
         let ledger = Arc::new(ledger);
         let mut temporalities: Vec<_> = sinks.iter().filter_map(Sink::temporality).collect();
@@ -289,6 +292,7 @@ impl Telemetry {
             batch_weight,
             metric_interval: config.metric_interval.max(SHORTEST_METRIC_INTERVAL),
             unsampled: !config.sampled,
+            held: Held::new(config.sampled),
             messages_in: config.messages,
             gate: Gate::new(config.sampled, config.sampling),
             depot,
@@ -306,6 +310,7 @@ impl Telemetry {
             },
             sinks,
             senders,
+            tasks: JoinSet::new(),
             draining,
         };
         let panicked = Arc::clone(&ledger);

@@ -3,12 +3,13 @@
 //! | fate | spans |
 //! |---|---|
 //! | send | go out as the run goes |
-//! | hold | are encoded and spooled, and wait for the end: a run that failed or was slow is sent after all |
+//! | hold | wait on disk for the end: a run that failed or was slow is sent after all |
 //! | never | go into the journal alone, for the caller said so |
 //!
-//! A run of hours waits on disk. A supervisor that is killed leaves what it holds in its spool, and the next run sends
-//! it: a run without an end has failed. Metrics and logs are always exported. The console, which is a view for people,
-//! shows every run that the caller samples.
+//! This holds for every destination. A backend's spans wait as requests in the spool; a supervisor that is killed leaves
+//! them there, and the next run sends them: a run without an end has failed. Those for the host's lines and for the
+//! console wait in the journal's own copy (see [`super::held`]), where they stay if the supervisor is killed, and
+//! without a journal they are not sent. What is not sent is counted by destination. Metrics and logs are always exported.
 
 use std::time::Duration;
 
