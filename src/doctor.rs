@@ -260,7 +260,7 @@ async fn local(diagnosis: &mut Diagnosis, destination: &Destination) {
         Destination::File => {
             diagnosis.tell("file", Health::Works, "the journal has it in any case");
         }
-        Destination::Host => diagnosis.tell(
+        Destination::Host(_) => diagnosis.tell(
             "host",
             Health::Works,
             "as lines of the echo, for whoever reads them to export",

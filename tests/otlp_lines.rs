@@ -97,6 +97,57 @@ fn what_the_host_gets_of_metrics_and_logs_is_counted() {
 }
 
 #[test]
+fn a_host_that_is_to_export_one_signal_gets_that_one_alone() {
+    for (variable, signal) in [
+        ("OTEL_TRACES_EXPORTER", "traces"),
+        ("OTEL_METRICS_EXPORTER", "metrics"),
+        ("OTEL_LOGS_EXPORTER", "logs"),
+    ] {
+        let run = fault("--events 3 --tool 0.1 --result")
+            .env(variable, "host")
+            .run();
+        let transcript = run.transcript();
+        let lines = transcript.all("sandtrace.otlp");
+        assert!(!lines.is_empty(), "{variable}");
+        for line in lines {
+            assert_eq!(line["signal"], signal, "{variable}");
+        }
+        let rows = transcript.finished()["telemetry"]["destinations"].clone();
+        let mut rows = rows.as_array().unwrap().iter();
+        let host = rows.find(|row| row["name"] == "host").unwrap();
+        let spans = transcript.span_ids().len();
+        let exported = if signal == "traces" { spans } else { 0 };
+        assert_eq!(host["exported"], exported, "{host}");
+        // What it is not to get, it is not owed.
+        for count in ["dropped", "queued", "not_sampled"] {
+            assert_eq!(host[count], 0, "{count}: {host}");
+        }
+        for other in ["metrics", "logs"] {
+            let is_told = host.get(other).is_some_and(|counts| !counts.is_null());
+            assert_eq!(is_told, other == signal, "{host}");
+        }
+        run.assert_sound();
+    }
+}
+
+#[test]
+fn what_the_console_and_the_journal_s_files_get_of_one_signal() {
+    let run = fault("--events 3 --tool 0.1 --result")
+        .env("OTEL_TRACES_EXPORTER", "file")
+        .env("OTEL_LOGS_EXPORTER", "console")
+        .run();
+    let errors = run.errors();
+    assert!(errors.contains("Logs"), "{errors}");
+    assert!(!errors.contains("Spans\n"), "{errors}");
+    assert!(!errors.contains("Metrics\n"), "{errors}");
+    // The journal has all of it in any case.
+    for name in ["traces.jsonl", "metrics.jsonl", "logs.jsonl"] {
+        assert!(!run.journal_file(name).is_empty(), "{name}");
+    }
+    run.assert_sound();
+}
+
+#[test]
 fn a_caller_that_does_not_sample_gets_no_spans_by_the_host_either() {
     let run = fault("--events 3")
         .env("OTEL_EXPORTERS", "host")

@@ -52,7 +52,8 @@ impl Exports {
             );
             ("proxy_unsupported", what)
         }));
-        let by_host = wanted.destinations.contains(&Destination::Host);
+        let is_host = |destination: &_| matches!(destination, Destination::Host(_));
+        let by_host = wanted.destinations.iter().any(is_host);
         if by_host && echo != EchoMode::Enriched {
             let what = "the destination host is told by lines of the enriched echo, which is off, so nobody gets them while the run lasts: use --echo enriched";
             warnings.push(("host_unheard", what.to_owned()));

@@ -58,14 +58,7 @@ impl Console {
         signals: Signals,
     ) -> io::Result<Self> {
         let (batches, received) = mpsc::channel::<Print>();
-        for (takes, counts) in [
-            (signals.metrics, &counts.metrics),
-            (signals.logs, &counts.logs),
-        ] {
-            if takes {
-                counts.expect();
-            }
-        }
+        counts.expect(signals);
         let (alive, done) = oneshot::channel();
         let mut exporter = opentelemetry_stdout::SpanExporter::default();
         exporter.set_resource(resource);

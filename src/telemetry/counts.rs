@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sandtrace_client::wire;
 
+use super::destination::Signals;
+
 /// The most characters of an error that are kept.
 const ERROR_CHARS: usize = 300;
 
@@ -107,6 +109,17 @@ pub(super) struct SignalCounts {
     /// Data points.
     pub(super) metrics: Arc<Counts>,
     pub(super) logs: Arc<Counts>,
+}
+
+impl SignalCounts {
+    /// These are sent, of those that are told only where they are.
+    pub(super) fn expect(&self, signals: Signals) {
+        for (takes, counts) in [(signals.metrics, &self.metrics), (signals.logs, &self.logs)] {
+            if takes {
+                counts.expect();
+            }
+        }
+    }
 }
 
 /// The counts of the whole pipeline.

@@ -23,13 +23,13 @@ pub enum Destination {
     Otlp(Box<OtlpDestination>),
     /// Text for people on stderr, by opentelemetry-stdout: it prints to fd 1, which the program points at stderr.
     Console(Signals),
-    /// The journal's `traces.jsonl`, `metrics.jsonl` and `logs.jsonl`. Naming it changes nothing: they are written
-    /// whenever there is a journal.
+    /// The journal's `traces.jsonl`, `metrics.jsonl` and `logs.jsonl`. Naming it, for whichever signal, changes nothing:
+    /// all of them are written whenever there is a journal.
     File,
     /// A page of metrics on this address, for a Prometheus that scrapes.
     Prometheus(SocketAddr),
     /// OTLP requests as lines of the echo, for a sandbox without a way out: the host exports them.
-    Host,
+    Host(Signals),
 }
 
 /// One kind of telemetry.

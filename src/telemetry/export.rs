@@ -79,7 +79,7 @@ impl Sink {
         match self {
             // A file is read from its start: what counts from there says it all.
             Self::File(files) => files.takes_metrics().then_some(Temporality::Cumulative),
-            Self::Host(_) => Some(Temporality::Cumulative),
+            Self::Host(host) => host.takes().metrics.then_some(Temporality::Cumulative),
             Self::Otlp(otlp) => otlp.metrics.as_ref().map(|_| otlp.temporality),
             Self::Console(console) => {
                 let takes = console.takes().metrics;
@@ -91,7 +91,7 @@ impl Sink {
     /// Those of a destination that takes spans and has no queue for them.
     fn spans_without_queue(&self) -> Option<&Counts> {
         match self {
-            Self::Host(host) => Some(host.spans_counted()),
+            Self::Host(host) => host.takes().traces.then(|| host.spans_counted()),
             Self::Console(console) => console.takes().traces.then(|| console.spans_counted()),
             Self::File(_) | Self::Otlp(_) => None,
         }
@@ -482,7 +482,10 @@ impl Export {
                 (Sink::Console(console), Door::Open) if console.takes().traces => {
                     console.print(data(&batch.items), batch.weight);
                 }
-                (Sink::Host(host), Door::Open) => host.spans(&batch.items, &self.trace),
+                (Sink::Host(host), Door::Open) if host.takes().traces => {
+                    host.spans(&batch.items, &self.trace);
+                }
+                (Sink::Console(_) | Sink::Host(_), Door::Open) => {}
                 (Sink::Console(_) | Sink::Host(_), _) => {
                     if let Some(counts) = sink.spans_without_queue() {
                         counts.not_sampled(count);
@@ -502,11 +505,11 @@ impl Export {
             match sink {
                 Sink::File(files) => files.logs(&records),
                 Sink::Otlp(otlp) => otlp.logs(&records),
-                Sink::Host(host) => host.logs(&records),
+                Sink::Host(host) if host.takes().logs => host.logs(&records),
                 Sink::Console(console) if console.takes().logs => {
                     console.logs(&records, batch.weight);
                 }
-                Sink::Console(_) => {}
+                Sink::Host(_) | Sink::Console(_) => {}
             }
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::yield_now;
 
 use super::counts::{Counts, SignalCounts};
+use super::destination::Signals;
 use super::held::{NOT_THERE, ReadBack};
 use super::logs::Records;
 use super::metrics::points;
@@ -62,21 +63,23 @@ pub(super) struct Host {
     room: Arc<Semaphore>,
     counts: SignalCounts,
     resource: ResourceAttributesWithSchema,
+    signals: Signals,
 }
 
 impl Host {
     pub(super) fn new(
         resource: &Resource,
         counts: SignalCounts,
+        signals: Signals,
     ) -> (Self, mpsc::UnboundedReceiver<HostRequest>) {
         let (requests, receiver) = mpsc::unbounded_channel();
-        counts.metrics.expect();
-        counts.logs.expect();
+        counts.expect(signals);
         let host = Self {
             requests,
             room: Arc::new(Semaphore::new(WAITING_BYTES)),
             counts,
             resource: resource.into(),
+            signals,
         };
         (host, receiver)
     }
@@ -95,6 +98,10 @@ impl Host {
             let request = request::of_spans(spans.collect(), &self.resource);
             self.send("traces", &request, now.len() as u64, &self.counts.spans);
         }
+    }
+
+    pub(super) fn takes(&self) -> Signals {
+        self.signals
     }
 
     /// Those of the spans.
@@ -228,7 +235,7 @@ mod tests {
     fn heavy_log_records_go_in_many_lines_of_bounded_length() {
         let counts = SignalCounts::default();
         let resource = Resource::builder_empty().build();
-        let (host, mut requests) = Host::new(&resource, counts);
+        let (host, mut requests) = Host::new(&resource, counts, Signals::ALL);
         let batch: Vec<_> = (0..30).map(|_| messages()).collect();
         assert!(batch.iter().map(LogEntry::weight).sum::<usize>() < 2 << 20);
         let records = Records::new(batch, TraceFlags::SAMPLED);

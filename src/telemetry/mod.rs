@@ -236,8 +236,9 @@ impl Telemetry {
         for destination in config.destinations {
             match destination {
                 Destination::File => {}
-                Destination::Host => {
-                    let (sink, receiver) = Host::new(&resource, ledger.add("host", true));
+                Destination::Host(signals) => {
+                    let counts = ledger.add("host", signals.traces);
+                    let (sink, receiver) = Host::new(&resource, counts, signals);
                     sinks.push(Sink::Host(sink));
                     host = Some(receiver);
                 }

@@ -217,7 +217,7 @@ pub fn from_env(lookup: Lookup<'_>) -> Result<Wanted, DestinationError> {
             }
             Name::Console => wanted.destinations.push(Destination::Console(signals)),
             Name::File => wanted.destinations.push(Destination::File),
-            Name::Host => wanted.destinations.push(Destination::Host),
+            Name::Host => wanted.destinations.push(Destination::Host(signals)),
             Name::Prometheus => {
                 let address = prometheus::scrape_address(lookup)?;
                 wanted.destinations.push(Destination::Prometheus(address));

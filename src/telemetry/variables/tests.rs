@@ -56,7 +56,7 @@ fn chosen(variables: &[(&str, &str)]) -> Vec<(&'static str, String)> {
         Destination::Console(signals) => ("console", letters(*signals)),
         Destination::File => ("file", String::new()),
         Destination::Prometheus(address) => ("prometheus", address.to_string()),
-        Destination::Host => ("host", String::new()),
+        Destination::Host(signals) => ("host", letters(*signals)),
     };
     read(variables).unwrap().iter().map(of).collect()
 }
@@ -167,7 +167,7 @@ fn each_signal_goes_where_its_variable_says_or_where_an_address_is() {
                 ("OTEL_TRACES_EXPORTER", "jaeger"),
                 ("OTEL_LOGS_EXPORTER", "host"),
             ],
-            vec![("jaeger", "t"), ("host", "")],
+            vec![("jaeger", "t"), ("host", "l")],
         ),
         // One word for all signals beats the three.
         (
@@ -181,7 +181,7 @@ fn each_signal_goes_where_its_variable_says_or_where_an_address_is() {
         (
             vec![("OTEL_EXPORTERS", "host,Prometheus,CONSOLE"), base],
             vec![
-                ("host", ""),
+                ("host", "tml"),
                 ("prometheus", "127.0.0.1:9464"),
                 ("console", "tml"),
             ],
