@@ -1,6 +1,7 @@
 //! Log records: the events of a run's life and the agent's stderr, each with the trace and span it belongs to.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -116,5 +117,38 @@ fn a_flood_on_stderr_costs_log_records_and_no_line_and_no_span() {
     let file = &transcript.finished()["telemetry"]["destinations"][0];
     assert_eq!(file["name"], "file");
     assert_eq!(file["dropped"], 0, "{file}");
+    run.assert_sound();
+}
+
+#[test]
+fn log_records_have_a_delay_of_their_own() {
+    let started = Instant::now();
+    let running = sh(r#"
+echo '{"type":"system","subtype":"init","session_id":"s1","model":"m"}'
+echo '{"type":"assistant","message":{"id":"m1","model":"m","content":[{"type":"tool_use","id":"t1","name":"Bash","input":{}}],"usage":{"input_tokens":1,"output_tokens":1}}}'
+echo '{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1","content":"x"}]}}'
+echo oops >&2
+until [ -e "$DIR/go" ]; do sleep 0.05; done
+"#)
+    .env("OTEL_EXPORTERS", "host")
+    .env("OTEL_BSP_SCHEDULE_DELAY", "80000")
+    .env("OTEL_BLRP_SCHEDULE_DELAY", "30")
+    .start();
+    running.line("the log record of the stderr line", |line| {
+        line["data"]["signal"] == "logs" && line.to_string().contains("oops")
+    });
+    assert!(started.elapsed() < Duration::from_secs(60));
+    std::fs::write(running.directory().join("go"), "").unwrap();
+    let run = running.wait();
+    // The spans of the tool were there before, and waited for the end.
+    let transcript = run.transcript();
+    let signals: Vec<_> = transcript
+        .all("sandtrace.otlp")
+        .into_iter()
+        .map(|data| (data["signal"].clone(), data.to_string().contains("oops")))
+        .collect();
+    let logs = signals.iter().position(|(_, is_oops)| *is_oops);
+    let spans = signals.iter().position(|(signal, _)| signal == "traces");
+    assert!(spans > logs, "{signals:?}");
     run.assert_sound();
 }

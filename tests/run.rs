@@ -203,6 +203,34 @@ fn a_malformed_trace_parent_is_a_warning_and_no_more() {
 }
 
 #[test]
+fn a_caller_s_context_that_nobody_asked_for_is_left_as_it_is() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    for (propagators, joins, user) in [
+        ("none", false, Value::Null),
+        ("baggage", false, "alice".into()),
+        ("tracecontext", true, Value::Null),
+    ] {
+        let run = sh(r#"printf '{"parent":"%s","baggage":"%s"}\n' "$TRACEPARENT" "$BAGGAGE""#)
+            .env("OTEL_PROPAGATORS", propagators)
+            .env("TRACEPARENT", PARENT)
+            .env("BAGGAGE", "user.id=alice")
+            .run();
+        assert_eq!(run.code(), 0);
+        let transcript = run.transcript();
+        assert_eq!(transcript.warnings(), [] as [&str; 0]);
+        let started = transcript.started();
+        assert_eq!(started["parent_span_id"] == "b7ad6b7169203331", joins);
+        let line: Value = serde_json::from_slice(&transcript.agent_lines()[0]).unwrap();
+        // Without us the agent would have found the same.
+        assert_eq!(line["parent"] == PARENT, !joins, "{propagators}: {line}");
+        assert_eq!(line["baggage"], "user.id=alice");
+        let ended = &transcript.all("sandtrace.span.ended")[0]["attributes"];
+        assert_eq!(ended["user.id"], user, "{propagators}");
+        run.assert_sound();
+    }
+}
+
+#[test]
 fn the_agent_reads_the_supervisor_s_stdin() {
     let message = "{\"type\":\"user_message\",\"text\":\"hi\"}\nno newline at the end";
     let run = sh("cat").stdin(message).run();
@@ -401,6 +429,8 @@ fn telemetry_meant_for_another_exporter_is_a_warning_and_no_more() {
             "langfuse",
             "destination_unsupported",
         ),
+        ("OTEL_LOGS_EXPORTER", "mine", "destination_unsupported"),
+        ("OTEL_PROPAGATORS", "b3,jaeger", "propagator_unsupported"),
         (
             "OTEL_TRACES_SAMPLER",
             "jaeger_remote",

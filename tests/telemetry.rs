@@ -125,6 +125,7 @@ fn spans_go_out_during_the_run_after_the_delay_or_at_a_flush() {
         batching: Batching {
             delay: Duration::from_millis(100),
             max_spans: 2,
+            ..Batching::default()
         },
         ..config(vec![otlp(&receiver.traces_url())])
     })

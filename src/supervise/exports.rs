@@ -44,6 +44,9 @@ impl Exports {
         if let Some(unsupported) = &sampling.unsupported {
             warnings.push(("sampler_unsupported", unsupported.to_string()));
         }
+        if let Some(unsupported) = &telemetry::propagators(lookup).unsupported {
+            warnings.push(("propagator_unsupported", unsupported.to_string()));
+        }
         let is_otlp = |destination: &_| matches!(destination, Destination::Otlp(_));
         let sends = wanted.destinations.iter().any(is_otlp);
         warnings.extend(proxies.unusable().iter().filter(|_| sends).map(|variable| {
@@ -99,9 +102,14 @@ mod tests {
         let set = [
             ("OTEL_METRICS_EXPORTER", "prometheus"),
             ("OTEL_TRACES_SAMPLER", "xray"),
+            ("OTEL_PROPAGATORS", "b3,xray"),
             ("HTTPS_PROXY", "socks5://proxy:1080"),
         ];
-        let told = ["destination_unsupported", "sampler_unsupported"];
+        let told = [
+            "destination_unsupported",
+            "sampler_unsupported",
+            "propagator_unsupported",
+        ];
         assert_eq!(codes(&set, EchoMode::Enriched), told);
         let with_backend = [&set[..], &[("OTEL_TRACES_EXPORTER", "otlp")]].concat();
         let told = [&told[..], &["proxy_unsupported"]].concat();

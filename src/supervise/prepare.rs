@@ -21,7 +21,7 @@ use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
 use crate::telemetry::{
-    self, JournalFile, JournalPaths, Redactor, Sampling, SpoolPlace, TelemetryConfig,
+    self, JournalFile, JournalPaths, Propagators, Redactor, Sampling, SpoolPlace, TelemetryConfig,
 };
 use crate::time::UnixNanos;
 
@@ -70,7 +70,8 @@ impl Prepared {
             .unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let lookup = |name: &str| config.settings.get(name).map(str::to_owned);
         let mut warnings = Vec::new();
-        let Extracted { context, baggage } = extract(&lookup);
+        let propagators = telemetry::propagators(&lookup);
+        let Extracted { context, baggage } = extract(&lookup, &propagators);
         if context == ParentContext::Invalid {
             let message =
                 "TRACEPARENT is not a W3C trace context, so this run starts a trace of its own";
@@ -149,7 +150,7 @@ impl Prepared {
         }
         Ok(Self {
             session: session_config(config, &run_id, &context, &baggage),
-            command: AgentCommand::new(config, environment),
+            command: AgentCommand::new(config, environment, &propagators),
             run_id,
             context,
             telemetry,
@@ -169,13 +170,22 @@ fn redactor(config: &RunConfig, environment: &[(OsString, OsString)]) -> Redacto
 /// The agent's command, still without the trace context that only the run's span gives it.
 pub(super) struct AgentCommand {
     command: Command,
+    /// It is given one at all.
+    is_told_parent: bool,
 }
 
 impl AgentCommand {
     /// The agent finds our environment, without the exporters' secrets.
-    fn new(config: &RunConfig, environment: Vec<(OsString, OsString)>) -> Self {
-        let replaced =
-            |name: &str| matches!(name, "TRACEPARENT" | "TRACESTATE" | "PYTHONUNBUFFERED");
+    fn new(
+        config: &RunConfig,
+        environment: Vec<(OsString, OsString)>,
+        propagators: &Propagators,
+    ) -> Self {
+        let is_told_parent = propagators.trace_context;
+        let replaced = |name: &str| match name {
+            "TRACEPARENT" | "TRACESTATE" => is_told_parent,
+            name => name == "PYTHONUNBUFFERED",
+        };
         let secret = |name: &str| {
             is_exporter_secret(name) && !config.pass_env.iter().any(|kept| kept == name)
         };
@@ -194,12 +204,16 @@ impl AgentCommand {
                 argv: config.command.clone(),
                 env,
             },
+            is_told_parent,
         }
     }
 
     /// Makes `span` the parent of whatever the agent traces itself.
     pub(super) fn with_parent(self, context: &TraceContext, span: SpanId) -> Command {
         let mut command = self.command;
+        if !self.is_told_parent {
+            return command;
+        }
         let parent = inject(context, span);
         command.env.extend(
             parent

@@ -12,6 +12,7 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 
+use super::variables::Propagators;
 use crate::order::by_name;
 use crate::session::span::TraceContext;
 
@@ -39,11 +40,17 @@ pub struct Extracted {
     pub baggage: Vec<(String, String)>,
 }
 
-/// Reads the caller's context. `lookup` gives a variable's value, `None` if it is unset or empty.
+/// Reads as much of the caller's context as is asked for. `lookup` gives a variable's value, `None` if it is unset or
+/// empty.
 #[must_use]
-pub fn extract(lookup: &dyn Fn(&str) -> Option<String>) -> Extracted {
+pub fn extract(lookup: &dyn Fn(&str) -> Option<String>, propagators: &Propagators) -> Extracted {
+    let is_read = |name: &&str| match *name {
+        BAGGAGE => propagators.baggage,
+        _ => propagators.trace_context,
+    };
     let carrier: HashMap<String, String> = [TRACEPARENT, TRACESTATE, BAGGAGE]
         .into_iter()
+        .filter(is_read)
         .filter_map(|name| Some((name.to_ascii_lowercase(), lookup(name)?)))
         .collect();
     Extracted {
@@ -116,16 +123,40 @@ pub fn inject(context: &TraceContext, span_id: SpanId) -> Vec<(String, String)> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::variables::propagators;
     use super::*;
     use opentelemetry::trace::TraceId;
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn extracted(variables: &[(&str, &str)]) -> Extracted {
-        extract(&|name| {
+        let lookup = |name: &str| {
             let found = variables.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
-        })
+        };
+        extract(&lookup, &propagators(&lookup))
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_read() {
+        let all = [
+            ("TRACEPARENT", PARENT),
+            ("BAGGAGE", "user.id=alice"),
+            ("OTEL_PROPAGATORS", ""),
+        ];
+        for (propagators, has_parent, has_baggage) in [
+            ("tracecontext", true, false),
+            ("baggage", false, true),
+            ("none", false, false),
+        ] {
+            let mut set = all;
+            set[2].1 = propagators;
+            let found = extracted(&set);
+            let is_present = matches!(found.context, ParentContext::Present(_));
+            assert_eq!(is_present, has_parent, "{propagators}");
+            assert!(is_present || found.context == ParentContext::Absent);
+            assert_eq!(!found.baggage.is_empty(), has_baggage, "{propagators}");
+        }
     }
 
     #[test]

@@ -188,13 +188,17 @@ pub enum Compression {
     Gzip,
 }
 
-/// How spans are gathered into requests.
+/// How spans and log records are gathered into requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batching {
     /// The longest a finished span waits, OTEL_BSP_SCHEDULE_DELAY.
     pub delay: Duration,
     /// The most spans in a request, OTEL_BSP_MAX_EXPORT_BATCH_SIZE.
     pub max_spans: usize,
+    /// The longest a log record waits, OTEL_BLRP_SCHEDULE_DELAY.
+    pub log_delay: Duration,
+    /// The most log records in a request, OTEL_BLRP_MAX_EXPORT_BATCH_SIZE.
+    pub max_logs: usize,
 }
 
 impl Default for Batching {
@@ -202,6 +206,8 @@ impl Default for Batching {
         Self {
             delay: Duration::from_secs(5),
             max_spans: 512,
+            log_delay: Duration::from_secs(5),
+            max_logs: 512,
         }
     }
 }

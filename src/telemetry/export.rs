@@ -309,11 +309,16 @@ impl Export {
         measured.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (deadline, done) = loop {
             let due = [spans.due, logs.due].into_iter().flatten().min();
+            let is_due = |of: Option<Instant>| of.is_some_and(|due| due <= Instant::now());
             let message = tokio::select! {
                 message = self.messages.recv() => message,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.emit_spans(&mut spans);
-                    self.emit_logs(&mut logs);
+                    if is_due(spans.due) {
+                        self.emit_spans(&mut spans);
+                    }
+                    if is_due(logs.due) {
+                        self.emit_logs(&mut logs);
+                    }
                     continue;
                 }
                 _ = measured.tick() => {
@@ -452,8 +457,8 @@ impl Export {
         if batch.weight + weight > self.batch_weight {
             self.emit_logs(batch);
         }
-        batch.push(log, weight, permit, self.batching.delay);
-        if batch.items.len() >= self.batching.max_spans {
+        batch.push(log, weight, permit, self.batching.log_delay);
+        if batch.items.len() >= self.batching.max_logs {
             self.emit_logs(batch);
         }
     }

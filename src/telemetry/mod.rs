@@ -88,7 +88,8 @@ pub use self::redaction::Redactor;
 pub use self::sampling::Sampling;
 pub use self::transport::{Proxies, TlsFileError};
 pub use self::variables::{
-    DestinationError, SamplingDecision, batching, limits, metric_interval, sampling,
+    DestinationError, Propagators, SamplingDecision, batching, limits, metric_interval,
+    propagators, sampling,
 };
 use crate::session::span::FinishedSpan;
 

@@ -149,6 +149,7 @@ fn run(options: &Options) -> bool {
         batching: Batching {
             delay: Duration::from_millis(500),
             max_spans: 100,
+            ..Batching::default()
         },
         ..config(backends.iter().map(Backend::route).collect())
     });

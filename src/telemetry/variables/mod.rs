@@ -13,6 +13,7 @@ mod headers;
 mod limits;
 mod otlp;
 mod prometheus;
+mod propagators;
 mod sampling;
 mod values;
 
@@ -22,12 +23,13 @@ use super::destination::{Destination, Semconv, Signal, Signals};
 
 pub use self::batching::{batching, metric_interval};
 pub use self::limits::limits;
+pub use self::propagators::{Propagators, propagators};
 pub use self::sampling::{SamplingDecision, sampling};
 
 /// Why the destinations cannot be known.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
-    /// A name that no destination has.
+    /// A name that no destination has, in a variable of our own.
     #[error(
         "{variable} names the unknown destination {name:?}: use one or more of {known}, separated by commas"
     )]
@@ -117,7 +119,7 @@ pub struct Wanted {
     pub unsupported: Vec<Unsupported>,
 }
 
-/// Something well-formed that does not exist here.
+/// Something that does not exist here, but is no reason to refuse a run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
     /// An exporter that OpenTelemetry knows and we do not have.
@@ -148,6 +150,27 @@ pub enum Unsupported {
     Page {
         /// Where it stands.
         variable: &'static str,
+    },
+    /// A word that no exporter has, in a variable of OpenTelemetry's: an unknown value is told and passed over
+    /// (specification, configuration/sdk-environment-variables.md, *Enum*).
+    #[error(
+        "{variable} names {name:?}, which no destination is called, so the word is passed over: use one or more of {known}, separated by commas"
+    )]
+    Unknown {
+        /// Where it stands.
+        variable: &'static str,
+        /// As written.
+        name: String,
+        /// The names that exist.
+        known: &'static str,
+    },
+    /// Propagators that do not exist here.
+    #[error(
+        "OTEL_PROPAGATORS names {names}, which is not supported, so context of that kind is neither read nor handed on: use tracecontext, baggage or none"
+    )]
+    Propagators {
+        /// As written, separated by commas.
+        names: String,
     },
     /// A sampler that asks a server.
     #[error(
@@ -255,7 +278,11 @@ fn choices(
     let variable = "OTEL_EXPORTERS";
     if let Some(value) = lookup(variable) {
         for word in words(&value) {
-            let (name, is) = named(variable, word)?;
+            let (name, is) = named(word).ok_or_else(|| DestinationError::UnknownName {
+                variable,
+                name: word.to_owned(),
+                known: KNOWN,
+            })?;
             let signals = match is {
                 // A signal without an address would go to this very machine, where a sandbox has no collector.
                 Name::Otlp if reachable != Signals::default() => reachable,
@@ -267,32 +294,33 @@ fn choices(
     }
     for (signal, variable, what) in SIGNALS {
         let only = Signals::of(signal);
-        let Some(value) = lookup(variable) else {
-            if reachable.has(signal) {
-                choose(lookup, &mut choices, NAMES[0], only, variable);
-            }
-            continue;
-        };
+        let value = lookup(variable).unwrap_or_default();
+        // A variable with nothing but unknown words counts as unset.
+        if !is_followed(&value) && reachable.has(signal) {
+            choose(lookup, &mut choices, NAMES[0], only, variable);
+        }
         for word in words(&value) {
             let foreign = FOREIGN.iter().find(|name| word.eq_ignore_ascii_case(name));
-            let missing = match foreign {
-                Some(name) => Some(Unsupported::Exporter { variable, name }),
-                None => {
-                    let (name, is) = named(variable, word)?;
-                    if matches!(is, Name::Prometheus) && signal == Signal::Metrics {
-                        push(lookup, &mut choices, only, variable);
-                        Some(Unsupported::Page { variable })
-                    } else if taken(is).has(signal) {
-                        choose(lookup, &mut choices, (name, is), only, variable);
-                        None
-                    } else {
-                        Some(Unsupported::Signal {
-                            variable,
-                            name,
-                            signal: what,
-                        })
-                    }
+            let missing = match (foreign, named(word)) {
+                (Some(name), _) => Some(Unsupported::Exporter { variable, name }),
+                (None, None) => Some(Unsupported::Unknown {
+                    variable,
+                    name: word.to_owned(),
+                    known: KNOWN,
+                }),
+                (None, Some((_, Name::Prometheus))) if signal == Signal::Metrics => {
+                    push(lookup, &mut choices, only, variable);
+                    Some(Unsupported::Page { variable })
                 }
+                (None, Some((name, is))) if taken(is).has(signal) => {
+                    choose(lookup, &mut choices, (name, is), only, variable);
+                    None
+                }
+                (None, Some((name, _))) => Some(Unsupported::Signal {
+                    variable,
+                    name,
+                    signal: what,
+                }),
             };
             if let Some(missing) = missing
                 && !unsupported.contains(&missing)
@@ -309,17 +337,20 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| !word.is_empty() && !word.eq_ignore_ascii_case("none"))
 }
 
-fn named(variable: &'static str, word: &str) -> Result<(&'static str, Name), DestinationError> {
+/// Whether a list has anything to follow, which `none` is too.
+fn is_followed(list: &str) -> bool {
+    let is_foreign = |word: &str| FOREIGN.iter().any(|name| word.eq_ignore_ascii_case(name));
+    list.split(',')
+        .map(str::trim)
+        .any(|word| word.eq_ignore_ascii_case("none") || is_foreign(word) || named(word).is_some())
+}
+
+fn named(word: &str) -> Option<(&'static str, Name)> {
     let backends = BACKENDS.iter();
     let mut all = NAMES
         .into_iter()
         .chain(backends.map(|backend| (backend.name, Name::Backend(backend))));
-    let found = all.find(|(name, _)| word.eq_ignore_ascii_case(name));
-    found.ok_or_else(|| DestinationError::UnknownName {
-        variable,
-        name: word.to_owned(),
-        known: KNOWN,
-    })
+    all.find(|(name, _)| word.eq_ignore_ascii_case(name))
 }
 
 /// What a destination takes at most.

@@ -273,15 +273,47 @@ fn metrics_are_pushed_to_prometheus_too_where_it_says_where_it_receives() {
 
 #[test]
 fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
-    for (variable, value) in [
-        ("OTEL_EXPORTERS", "otlp,zipkin"),
-        ("OTEL_TRACES_EXPORTER", "otlp/stdout"),
-    ] {
-        let message = read(&[(variable, value)]).unwrap_err().to_string();
+    for value in ["otlp,zipkin", "otlp/stdout"] {
+        let message = read(&[("OTEL_EXPORTERS", value)]).unwrap_err().to_string();
         assert!(
-            message.contains(variable) && message.contains("otlp, console"),
+            message.contains("OTEL_EXPORTERS") && message.contains("otlp, console"),
             "{message}"
         );
+    }
+}
+
+/// OpenTelemetry's variables are as often written for the agent's SDK, which may know more names than we do.
+#[test]
+fn an_unknown_name_for_one_signal_is_told_and_passed_over() {
+    for (variable, value, expected) in [
+        (
+            "OTEL_TRACES_EXPORTER",
+            "otlp/stdout,Console",
+            vec![("console", "t")],
+        ),
+        ("OTEL_METRICS_EXPORTER", "mine,none", vec![]),
+        ("OTEL_LOGS_EXPORTER", "mine", vec![]),
+    ] {
+        let found = chosen(&[(variable, value)]);
+        let found: Vec<_> = found
+            .iter()
+            .map(|(name, of)| (*name, of.as_str()))
+            .collect();
+        assert_eq!(found, expected, "{variable}={value}");
+        let told = wanted(&[(variable, value)]).unwrap().unsupported;
+        let [told] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        let message = told.to_string();
+        let word = value.split(',').next().unwrap();
+        for part in [variable, word, "otlp, console"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    // With nothing else in it the variable counts as unset.
+    for (value, expected) in [("mine", "tml"), ("mine,none", "ml"), ("mine,zipkin", "ml")] {
+        let found = chosen(&[("OTEL_TRACES_EXPORTER", value), (BASE, "http://h")]);
+        assert_eq!(found, [("otlp", expected.to_owned())], "{value}");
     }
 }
 
@@ -362,7 +394,9 @@ fn batches_follow_the_batch_processors_variables() {
         read(&[]),
         Ok(Batching {
             delay: Duration::from_secs(5),
-            max_spans: 512
+            max_spans: 512,
+            log_delay: Duration::from_secs(5),
+            max_logs: 512,
         })
     );
     let set = [
@@ -373,16 +407,45 @@ fn batches_follow_the_batch_processors_variables() {
         read(&set),
         Ok(Batching {
             delay: Duration::from_millis(200),
-            max_spans: 10
+            max_spans: 10,
+            log_delay: Duration::from_millis(200),
+            max_logs: 10,
         })
     );
+    let logs = [
+        ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "30"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "1000"),
+    ];
+    assert_eq!(
+        read(&logs),
+        Ok(Batching {
+            delay: Duration::from_millis(200),
+            max_spans: 512,
+            log_delay: Duration::from_millis(30),
+            max_logs: 512,
+        })
+    );
+    let logs = [("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "7")];
+    assert_eq!(read(&logs).unwrap().max_logs, 7);
+    // These mean nothing to queues that are bounded by bytes, whatever they hold.
+    for variable in [
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "OTEL_BSP_EXPORT_TIMEOUT",
+        "OTEL_BLRP_MAX_QUEUE_SIZE",
+        "OTEL_BLRP_EXPORT_TIMEOUT",
+    ] {
+        assert_eq!(read(&[(variable, "soon")]), read(&[]), "{variable}");
+    }
     assert_eq!(
         read(&[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9000")])
             .unwrap()
             .max_spans,
         512
     );
-    assert!(read(&[("OTEL_BSP_SCHEDULE_DELAY", "soon")]).is_err());
+    for variable in ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"] {
+        assert!(read(&[(variable, "soon")]).is_err(), "{variable}");
+    }
 }
 
 #[test]
