@@ -321,7 +321,11 @@ fn left(diagnosis: &mut Diagnosis, inventory: &Inventory) {
         );
         diagnosis.tell("spool", Health::Lacks, finding);
     }
-    if inventory.waiting.is_empty() && inventory.damaged == 0 {
+    if inventory.newer > 0 {
+        let finding = format!("{} {NEWER}", inventory.newer);
+        diagnosis.tell("spool", Health::Lacks, finding);
+    }
+    if inventory.waiting.is_empty() && inventory.damaged + inventory.newer == 0 {
         diagnosis.tell(
             "spool",
             Health::Works,
@@ -329,6 +333,9 @@ fn left(diagnosis: &mut Diagnosis, inventory: &Inventory) {
         );
     }
 }
+
+/// What is said of files of a version that we do not know.
+const NEWER: &str = "requests were written by a newer sandtrace and are left alone: only one that new can send them";
 
 fn waits(waiting: &Waiting) -> String {
     let oldest = jiff::Timestamp::try_from(waiting.oldest);
@@ -368,13 +375,14 @@ fn resent(diagnosis: &mut Diagnosis, report: &ResendReport) {
             report.over_cap,
             "requests are gone, for there were too many",
         ),
+        (report.newer, NEWER),
         (report.in_use, "spools are in use by a run that goes on"),
     ] {
         if count > 0 {
             diagnosis.tell("spool", Health::Lacks, format!("{count} {what}"));
         }
     }
-    if report.destinations.is_empty() && report.others.is_empty() {
+    if report.destinations.is_empty() && report.others.is_empty() && report.newer == 0 {
         diagnosis.tell(
             "spool",
             Health::Works,

@@ -520,3 +520,55 @@ fn ten_thousand_long_spans_that_nobody_takes_wait_on_disk() {
     assert!(number("spooled") > 0, "{row}");
     assert!(peak < 48 << 10, "{peak} KiB at the most");
 }
+
+/// Whoever goes back to an older version must not lose what the newer one left.
+#[test]
+fn what_a_newer_version_left_stays_and_doctor_names_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (receiver, on) = switched(Duration::ZERO);
+    let (run, left) = leave(&receiver, root.path(), 3);
+    let newer = run.journal().join("spool/0000000900.otlp");
+    let text = "{\"spool\":2,\"parts\":[1,2]}\nsomething else";
+    fs::write(&newer, text).unwrap();
+    let doctor = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sandtrace"))
+            .arg("doctor")
+            .arg("--journal")
+            .arg(root.path())
+            .args(arguments)
+            .env_clear()
+            .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", receiver.traces_url())
+            .env("OTEL_METRICS_EXPORTER", "none")
+            .env("OTEL_LOGS_EXPORTER", "none")
+            .output()
+            .unwrap();
+        let report = String::from_utf8(output.stdout).unwrap();
+        let lines = report.lines().filter(|line| line.contains("spool"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let told = doctor(&[]);
+    assert!(
+        told.iter()
+            .any(|line| line.contains("1 requests were written by a newer sandtrace")),
+        "{told:?}"
+    );
+    assert!(
+        !told.iter().any(|line| line.contains("damaged")),
+        "{told:?}"
+    );
+
+    on.store(true, Ordering::Relaxed);
+    let second = next(&receiver, root.path());
+    poll("the spool is sent", || {
+        (spooled(root.path()) == [newer.clone()]).then_some(())
+    });
+    let row = counts(&end(second));
+    assert_eq!(row["resent"], left.len());
+    assert_eq!(row["last_error"], Value::Null, "nothing was damaged");
+    let told = doctor(&["--resend"]);
+    assert!(
+        told.iter().any(|line| line.contains("newer sandtrace")),
+        "{told:?}"
+    );
+    assert_eq!(fs::read_to_string(&newer).unwrap(), text);
+}

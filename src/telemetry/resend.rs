@@ -5,30 +5,41 @@
 //! run this is done beside the run's own requests: on connections of its own, only while its queue is idle, and never
 //! longer than the run. Whoever sends holds the lock of the spool, so two runs never send the same.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
+use tokio::time::sleep;
 
 use super::counts::Counts;
 use super::queue::Queue;
 use super::retry::Verdict;
 use super::sender::Link;
-use super::spool::left::{Access, Found, FoundError, find};
-use super::spool::{Address, Header};
+use super::spool::left::{Access, Asked, Found, FoundError, FreeSpool, spools};
+use super::spool::{Address, Damage};
 
-/// The most bytes that one run sends for others.
+/// The most bytes, and the most requests, that one run sends to a destination for earlier ones.
 const MOST_BYTES: u64 = 64 << 20;
+const MOST_REQUESTS: usize = 4_096;
 
-/// The most bytes of all spools below a root; the oldest requests go first.
+/// The most spools that are held at a time, each of which takes a file descriptor; every destination has its share.
+const MOST_SPOOLS: usize = 256;
+
+/// The most bytes of all spools below a root, as the disk counts them; the oldest requests go first.
 const ROOT_CAP_BYTES: u64 = 256 << 20;
 
-/// How many files are read before others have their turn.
+/// How many files are read before other tasks have their turn.
 const AT_ONCE: usize = 64;
+
+/// How often, and after which waits, a search asks whether it is its turn.
+const TURN_TRIES: u32 = 100;
+const TURN_RETRY: Duration = Duration::from_millis(20);
 
 /// Somebody to send to.
 #[derive(Debug)]
@@ -49,6 +60,8 @@ pub struct ResendReport {
     pub others: Vec<Waiting>,
     /// Files that were torn or altered, and are gone.
     pub damaged: u64,
+    /// Files that a newer sandtrace wrote, which are left alone.
+    pub newer: u64,
     /// Requests that are gone because all spools together were too large.
     pub over_cap: u64,
     /// Spools in use by a run that goes on, or by somebody else who resends.
@@ -91,6 +104,8 @@ pub struct Inventory {
     pub waiting: Vec<Waiting>,
     /// Files that are torn or altered, as far as their first lines tell.
     pub damaged: u64,
+    /// Files that a newer sandtrace wrote.
+    pub newer: u64,
     /// Spools in use, which were not looked into.
     pub in_use: u64,
 }
@@ -98,17 +113,24 @@ pub struct Inventory {
 /// Looks, and changes nothing.
 #[must_use]
 pub fn inventory(root: &Path) -> Inventory {
-    let left = find(root, Access::Look);
-    let mut inventory = Inventory {
-        in_use: left.in_use,
-        ..Inventory::default()
-    };
+    let mut inventory = Inventory::default();
     let mut waiting = Tally::default();
-    for found in &left.requests {
-        match found.header() {
-            Ok(header) => waiting.add(&header.address, found),
-            Err(FoundError::Damage(_)) => inventory.damaged += 1,
-            Err(FoundError::Read(_)) => {}
+    for directory in spools(root) {
+        let spool = match FreeSpool::ask(&directory, Access::Look) {
+            Asked::Free(spool) => spool,
+            Asked::InUse => {
+                inventory.in_use += 1;
+                continue;
+            }
+            Asked::Gone => continue,
+        };
+        for found in spool {
+            match found.header() {
+                Ok(header) => waiting.add(&header.address, &found),
+                Err(FoundError::Damage(Damage::Newer { .. })) => inventory.newer += 1,
+                Err(FoundError::Damage(_)) => inventory.damaged += 1,
+                Err(FoundError::Read(_)) => {}
+            }
         }
     }
     inventory.waiting = waiting.0;
@@ -149,53 +171,13 @@ pub(super) async fn resend(
     targets: Vec<Target>,
     draining: watch::Receiver<bool>,
 ) -> ResendReport {
-    let mut report = ResendReport::default();
-    let mut left = find(&root, Access::Alone);
-    report.in_use = left.in_use;
-    report.over_cap = trim(&mut left.requests, ROOT_CAP_BYTES);
-    if report.over_cap > 0 {
-        for target in &targets {
-            target.counts.error(&format!(
-                "the spools of earlier runs held more than 256 MiB: the {} oldest requests are gone",
-                report.over_cap
-            ));
-        }
-    }
-    let mut for_target: HashMap<Address, VecDeque<Found>> = targets
-        .iter()
-        .map(|target| (target.address.clone(), VecDeque::new()))
-        .collect();
-    let mut others = Tally::default();
-    let mut bytes = 0;
-    for (number, found) in left.requests.into_iter().enumerate() {
-        if number % AT_ONCE == AT_ONCE - 1 {
-            yield_now().await;
-        }
-        match found.header() {
-            Ok(Header { address, .. }) => match for_target.get_mut(&address) {
-                Some(requests) if bytes + found.bytes <= MOST_BYTES => {
-                    bytes += found.bytes;
-                    requests.push_back(found);
-                }
-                Some(_) => {}
-                None => others.add(&address, &found),
-            },
-            Err(FoundError::Damage(damage)) => {
-                report.damaged += 1;
-                discard(&found, damage, &targets);
-            }
-            // It is gone, or the disk fails: the next run may know more.
-            Err(FoundError::Read(_)) => {}
-        }
-    }
-    report.others = others.0;
+    let Search {
+        mut report, kept, ..
+    } = Search::below(&root, &targets, ROOT_CAP_BYTES).await;
     let mut tasks = JoinSet::new();
-    for target in targets {
-        let Some(requests) = for_target.remove(&target.address) else {
-            continue;
-        };
-        if !requests.is_empty() {
-            tasks.spawn(target.send(requests, draining.clone()));
+    for (target, kept) in targets.into_iter().zip(kept) {
+        if !kept.requests.is_empty() {
+            tasks.spawn(target.send(kept.requests, draining.clone()));
         }
     }
     while let Some(done) = tasks.join_next().await {
@@ -207,21 +189,133 @@ pub(super) async fn resend(
     report
 }
 
-/// Removes the oldest requests until all of them together fit, and says how many.
-fn trim(requests: &mut Vec<Found>, cap: u64) -> u64 {
-    let mut total: u64 = requests.iter().map(|found| found.bytes).sum();
-    let mut gone = 0;
-    for found in requests.iter() {
-        if total <= cap {
-            break;
+/// Goes through all spools once, the oldest first, and keeps only those locked that hold something for a target. However
+/// much others have left, it is counted and let go, so that nobody waits behind it.
+#[derive(Debug)]
+struct Search<'a> {
+    targets: &'a [Target],
+    /// One for each target.
+    kept: Vec<Kept>,
+    /// Bytes of the disk that are to be given back.
+    excess: u64,
+    others: Tally,
+    report: ResendReport,
+}
+
+/// What is found for a target.
+#[derive(Debug, Default)]
+struct Kept {
+    requests: VecDeque<Found>,
+    bytes: u64,
+    spools: usize,
+}
+
+impl<'a> Search<'a> {
+    async fn below(root: &Path, targets: &'a [Target], cap: u64) -> Self {
+        // Held until all is sorted.
+        let turn = turn(root).await;
+        let spools = spools(root);
+        let total = match turn {
+            Some(_) => total_bytes(&spools).await,
+            None => 0,
+        };
+        let mut search = Self {
+            targets,
+            kept: targets.iter().map(|_| Kept::default()).collect(),
+            excess: total.saturating_sub(cap),
+            others: Tally::default(),
+            report: ResendReport::default(),
+        };
+        for directory in spools {
+            match FreeSpool::ask(&directory, Access::Alone) {
+                Asked::Free(spool) => search.spool(spool).await,
+                Asked::InUse => search.report.in_use += 1,
+                Asked::Gone => {}
+            }
         }
-        total -= found.bytes;
-        // What cannot be removed is not sent either, or it would be sent by every run.
-        found.remove().ok();
-        gone += 1;
+        if search.report.over_cap > 0 {
+            for target in targets {
+                target.counts.error(&format!(
+                    "the spools of earlier runs held more than 256 MiB: the {} oldest requests are gone",
+                    search.report.over_cap
+                ));
+            }
+        }
+        search.report.others = std::mem::take(&mut search.others.0);
+        search
     }
-    requests.drain(..gone);
-    gone as u64
+
+    async fn spool(&mut self, spool: FreeSpool) {
+        let mut is_kept = vec![false; self.targets.len()];
+        let most_spools = (MOST_SPOOLS / self.targets.len().max(1)).max(1);
+        for (number, found) in spool.enumerate() {
+            if number % AT_ONCE == AT_ONCE - 1 {
+                yield_now().await;
+            }
+            let header = match found.header() {
+                Ok(header) => header,
+                Err(FoundError::Damage(Damage::Newer { .. })) => {
+                    self.report.newer += 1;
+                    continue;
+                }
+                Err(FoundError::Damage(damage)) => {
+                    self.report.damaged += 1;
+                    self.excess = self.excess.saturating_sub(found.disk_bytes());
+                    discard(&found, damage, self.targets);
+                    continue;
+                }
+                // It is gone, or the disk fails: the next run may know more.
+                Err(FoundError::Read(_)) => continue,
+            };
+            if self.excess > 0 {
+                self.excess = self.excess.saturating_sub(found.disk_bytes());
+                self.report.over_cap += 1;
+                // What cannot be removed is not sent either, or it would be sent by every run.
+                found.remove().ok();
+                continue;
+            }
+            let is_for = |target: &Target| target.address == header.address;
+            let Some(index) = self.targets.iter().position(is_for) else {
+                self.others.add(&header.address, &found);
+                continue;
+            };
+            let kept = &mut self.kept[index];
+            let has_room = kept.requests.len() < MOST_REQUESTS
+                && kept.bytes + found.bytes <= MOST_BYTES
+                && (is_kept[index] || kept.spools < most_spools);
+            if has_room {
+                kept.spools += usize::from(!is_kept[index]);
+                is_kept[index] = true;
+                kept.bytes += found.bytes;
+                kept.requests.push_back(found);
+            }
+        }
+    }
+}
+
+/// Waits until nobody else searches below this root: two at once would find each other's spools in use, and each make
+/// room for both. Whoever gets no turn searches all the same, but removes nothing for room.
+async fn turn(root: &Path) -> Option<Flock<File>> {
+    for _ in 0..TURN_TRIES {
+        let root = File::open(root).ok()?;
+        match Flock::lock(root, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Some(turn),
+            Err(_) => sleep(TURN_RETRY).await,
+        }
+    }
+    None
+}
+
+/// What is in the spools that nobody is using.
+async fn total_bytes(spools: &[PathBuf]) -> u64 {
+    let mut total = 0;
+    for directory in spools {
+        if let Asked::Free(spool) = FreeSpool::ask(directory, Access::Look) {
+            total += spool.map(|found| found.disk_bytes()).sum::<u64>();
+        }
+        yield_now().await;
+    }
+    total
 }
 
 fn discard(found: &Found, damage: impl fmt::Display, targets: &[Target]) {
@@ -327,8 +421,6 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use http::HeaderMap;
 
@@ -348,12 +440,25 @@ mod tests {
         }
     }
 
+    fn target(destination: &str) -> Target {
+        Target {
+            address: Address::new(destination, &route()),
+            link: Link::new(route(), super::super::transport::Access::default()),
+            own: None,
+            counts: Arc::default(),
+        }
+    }
+
     /// A run that leaves requests of these sizes.
     fn leave(root: &Path, run: &str, sizes: &[usize]) {
+        leave_for("otlp", root, run, sizes);
+    }
+
+    fn leave_for(destination: &str, root: &Path, run: &str, sizes: &[usize]) {
         let run = root.join(run);
         std::fs::create_dir(&run).unwrap();
         let depot = Arc::new(Depot::new(Some(run)));
-        let queue = depot.queue("otlp", &route(), &Arc::default());
+        let queue = depot.queue(destination, &route(), &Arc::default());
         depot.open();
         for size in sizes {
             queue.push(Bytes::from(vec![1; *size]), 2);
@@ -391,45 +496,94 @@ mod tests {
         let queue = depot.queue("otlp", &route(), &Arc::default());
         depot.open();
         queue.push(Bytes::from_static(b"body"), 1);
-        let left = find(root.path(), Access::Alone);
-        assert_eq!((left.requests.len(), left.in_use), (0, 1));
+        let ask = || FreeSpool::ask(&spools(root.path())[0], Access::Alone);
+        assert!(matches!(ask(), Asked::InUse));
         drop((queue, depot));
-        let left = find(root.path(), Access::Alone);
-        assert_eq!((left.requests.len(), left.in_use), (1, 0));
-        assert_eq!(find(root.path(), Access::Alone).in_use, 1, "it is ours now");
+        let Asked::Free(spool) = ask() else {
+            panic!("its run is gone");
+        };
+        assert!(matches!(ask(), Asked::InUse), "it is ours now");
+        let requests: Vec<_> = spool.collect();
+        assert_eq!(requests.len(), 1);
+        assert!(matches!(ask(), Asked::InUse), "a request holds its spool");
+        drop(requests);
+        assert!(matches!(ask(), Asked::Free(_)));
     }
 
-    #[test]
-    fn too_much_of_all_runs_together_costs_the_oldest() {
+    #[tokio::test]
+    async fn too_much_of_all_runs_together_costs_the_oldest() {
         let root = tempfile::tempdir().unwrap();
         leave(root.path(), "one", &[10_000, 10_000]);
         // Runs are told apart in age by the clock of the file system.
         std::thread::sleep(Duration::from_millis(20));
         leave(root.path(), "two", &[10_000, 10_000]);
-        let mut left = find(root.path(), Access::Alone);
-        assert_eq!(trim(&mut left.requests, 25_000), 2);
-        assert_eq!(left.requests.len(), 2);
-        drop(left);
+        let targets = [target("otlp")];
+        let search = Search::below(root.path(), &targets, 25_000).await;
+        assert_eq!(search.report.over_cap, 2);
+        assert_eq!(search.kept[0].requests.len(), 2);
+        drop(search);
         assert!(
             !root.path().join("one/spool").exists(),
             "an empty spool goes"
         );
-        assert_eq!(find(root.path(), Access::Alone).requests.len(), 2);
-        assert_eq!(trim(&mut Vec::new(), 0), 0);
+        let search = Search::below(root.path(), &targets, 25_000).await;
+        assert_eq!(
+            (search.report.over_cap, search.kept[0].requests.len()),
+            (0, 2)
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_behind_what_is_for_others() {
+        let root = tempfile::tempdir().unwrap();
+        // More than is kept at a time, of requests and of spools.
+        leave(root.path(), "000", &[1; MOST_REQUESTS + 10]);
+        for run in 1..MOST_SPOOLS + 10 {
+            leave(root.path(), &format!("{run:03}"), &[1]);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        leave_for("other", root.path(), "mine", &[5, 6]);
+        let targets = [target("other")];
+        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES).await;
+        assert_eq!(search.kept[0].requests.len(), 2);
+        assert_eq!(search.kept[0].spools, 1);
+        let others: u64 = search.report.others.iter().map(|it| it.requests).sum();
+        assert_eq!(others as usize, MOST_REQUESTS + 10 + MOST_SPOOLS + 9);
+        drop(search);
+        // A backend that is down costs another one nothing either.
+        let targets = [target("otlp"), target("other")];
+        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES).await;
+        assert_eq!(search.kept[0].requests.len(), MOST_REQUESTS);
+        assert_eq!(search.kept[1].requests.len(), 2);
+        drop(search);
+        std::fs::remove_dir_all(root.path().join("000")).unwrap();
+        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES).await;
+        assert_eq!(search.kept[0].spools, MOST_SPOOLS / 2);
+        assert_eq!(search.kept[1].requests.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_sandtrace_wrote_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        leave(root.path(), "one", &[100]);
+        let newer = root.path().join("one/spool/0000000009.otlp");
+        std::fs::write(&newer, "{\"spool\":2,\"body\":\"elsewhere\"}\n").unwrap();
+        assert_eq!(inventory(root.path()).newer, 1);
+        assert_eq!(inventory(root.path()).damaged, 0);
+        // Not even for room.
+        let targets = [target("otlp")];
+        let search = Search::below(root.path(), &targets, 0).await;
+        assert_eq!((search.report.newer, search.report.over_cap), (1, 1));
+        drop(search);
+        assert!(newer.exists());
     }
 
     #[tokio::test]
     async fn where_nobody_listens_all_of_it_stays() {
         let root = tempfile::tempdir().unwrap();
         leave(root.path(), "one", &[10, 20, 30]);
-        let target = Target {
-            address: Address::new("otlp", &route()),
-            link: Link::new(route(), super::super::transport::Access::default()),
-            own: None,
-            counts: Arc::default(),
-        };
         let (_running, draining) = watch::channel(false);
-        let report = resend(root.path().to_owned(), vec![target], draining).await;
+        let report = resend(root.path().to_owned(), vec![target("otlp")], draining).await;
         let [resent] = report.destinations.as_slice() else {
             panic!("{report:?}");
         };

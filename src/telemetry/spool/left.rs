@@ -13,12 +13,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
-use super::{DIRECTORY, Damage, ENDING, Header, LARGEST_FILE, LOCK, decode, line};
+use super::{BLOCK_BYTES, DIRECTORY, Damage, ENDING, Header, LARGEST_FILE, LOCK, decode, line};
 
-/// The most spools that are looked at, each of which takes a file descriptor.
-const MOST_SPOOLS: usize = 256;
-/// The most requests that are looked at.
-pub(crate) const MOST_REQUESTS: usize = 10_000;
+/// The most files of one spool: more than its cap has room for.
+const MOST_FILES: usize = 20_000;
 /// Enough of a file for its first line.
 const FIRST_LINE: u64 = 8 << 10;
 
@@ -58,12 +56,17 @@ pub(crate) enum FoundError {
     /// It is gone, or the disk fails. Nothing is known of it.
     #[error("{0}")]
     Read(#[from] io::Error),
-    /// It must never be sent.
+    /// It must never be sent, or not by us.
     #[error(transparent)]
     Damage(#[from] Damage),
 }
 
 impl Found {
+    /// What it takes of the disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.bytes.next_multiple_of(BLOCK_BYTES)
+    }
+
     /// What its first line says.
     pub(crate) fn header(&self) -> Result<Header, FoundError> {
         let mut start = Vec::new();
@@ -89,71 +92,96 @@ impl Found {
     }
 }
 
-/// What is below a root, the oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct Left {
-    pub(crate) requests: Vec<Found>,
-    /// Spools that somebody is using.
-    pub(crate) in_use: u64,
-}
-
 /// Who may go on while we look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Nobody else, as long as any of the requests is held.
+    /// Nobody else, as long as the spool or any of its requests is held.
     Alone,
     /// Everybody; nothing may be sent or removed.
     Look,
 }
 
-/// Finds what runs below `root` have left, and keeps it from everybody else if that is asked for.
-pub(crate) fn find(root: &Path, access: Access) -> Left {
-    let mut left = Left::default();
-    for directory in spools(root).into_iter().take(MOST_SPOOLS) {
+/// What became of asking for a spool.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Free(FreeSpool),
+    /// Somebody is using it.
+    InUse,
+    /// There is none any more.
+    Gone,
+}
+
+/// A spool that no run is using, and its requests in the order in which they were made.
+#[derive(Debug)]
+pub(crate) struct FreeSpool {
+    directory: PathBuf,
+    names: std::vec::IntoIter<String>,
+    taken: Option<Arc<Taken>>,
+    /// Where others may look too.
+    _look: Option<Flock<File>>,
+}
+
+impl FreeSpool {
+    /// Asks for the spool in a directory of [`spools`].
+    pub(crate) fn ask(directory: &Path, access: Access) -> Asked {
         let Ok(lock) = open(&directory.join(LOCK)) else {
-            continue;
+            return Asked::Gone;
         };
         let how = match access {
             Access::Alone => FlockArg::LockExclusiveNonblock,
             Access::Look => FlockArg::LockSharedNonblock,
         };
         let Ok(lock) = Flock::lock(lock, how) else {
-            left.in_use += 1;
-            continue;
+            return Asked::InUse;
         };
         // Whoever had it before may have emptied and removed it.
         if !lock.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
-            continue;
+            return Asked::Gone;
         }
-        let mut names = files(&directory);
+        let mut names = files(directory);
         names.sort_unstable();
-        let spool = (access == Access::Alone).then(|| {
-            Arc::new(Taken {
-                directory: directory.clone(),
-                _lock: lock,
-            })
-        });
-        for name in names {
-            if left.requests.len() >= MOST_REQUESTS {
-                return left;
+        let directory = directory.to_owned();
+        let (taken, look) = match access {
+            Access::Alone => {
+                let directory = directory.clone();
+                let taken = Taken {
+                    directory,
+                    _lock: lock,
+                };
+                (Some(Arc::new(taken)), None)
             }
-            let path = directory.join(name);
+            Access::Look => (None, Some(lock)),
+        };
+        Asked::Free(Self {
+            directory,
+            names: names.into_iter(),
+            taken,
+            _look: look,
+        })
+    }
+}
+
+impl Iterator for FreeSpool {
+    type Item = Found;
+
+    fn next(&mut self) -> Option<Found> {
+        loop {
+            let path = self.directory.join(self.names.next()?);
             let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
             };
-            left.requests.push(Found {
+            return Some(Found {
                 path,
                 bytes: metadata.len(),
                 written: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                _spool: spool.clone(),
+                _spool: self.taken.clone(),
             });
         }
     }
-    left
 }
 
-/// The spools below a root, by the start of their runs.
-fn spools(root: &Path) -> Vec<PathBuf> {
+/// The directories of all spools below a root, by the start of their runs.
+pub(crate) fn spools(root: &Path) -> Vec<PathBuf> {
     let Ok(runs) = fs::read_dir(root) else {
         return Vec::new();
     };
@@ -187,7 +215,7 @@ fn files(directory: &Path) -> Vec<String> {
         .filter_map(|entry| entry.file_name().into_string().ok());
     names
         .filter(|name| name.ends_with(ENDING))
-        .take(MOST_REQUESTS)
+        .take(MOST_FILES)
         .collect()
 }
 

@@ -30,6 +30,12 @@ const DIGITS: usize = 64;
 /// The longest first line that is read; ours have some 300 bytes and an address.
 const LONGEST_LINE: usize = 8 << 10;
 
+/// What every version's first line says, within [`LONGEST_LINE`]: by this a reader knows that a file is not for it.
+#[derive(Debug, Deserialize)]
+struct Version {
+    spool: u32,
+}
+
 /// Where a request is to go. It says nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Address {
@@ -113,6 +119,9 @@ pub(crate) enum Damage {
     Altered,
     #[error("its first line says nothing that is known")]
     Unknown,
+    /// No damage at all: whoever wrote it can send it.
+    #[error("a newer sandtrace wrote it, in version {version} of the format")]
+    Newer { version: u32 },
 }
 
 /// What stands in a file before its body.
@@ -166,6 +175,11 @@ pub(crate) fn line(start: &[u8]) -> Result<(Header, usize), Damage> {
         });
     };
     let text = &start[..length];
+    if let Ok(Version { spool: version }) = serde_json::from_slice(text)
+        && version > VERSION
+    {
+        return Err(Damage::Newer { version });
+    }
     let tail = CHECKSUM.len() + DIGITS + CHECKSUM_END.len();
     let is_ours = length > tail
         && text.ends_with(CHECKSUM_END.as_bytes())
@@ -262,5 +276,26 @@ mod tests {
             .replace("http://a/", "http://b/");
         assert_eq!(decode(elsewhere.into_bytes()), Err(Damage::Altered));
         decode(whole).unwrap();
+    }
+
+    #[test]
+    fn a_newer_file_is_told_from_a_damaged_one() {
+        let newer = |version| Err(Damage::Newer { version });
+        for (file, expected) in [
+            ("{\"spool\":2}\nwhatever", newer(2)),
+            (
+                "{\"checked\":[\"otherwise\"],\"spool\":3,\"sha256\":1}\n",
+                newer(3),
+            ),
+            ("{\"spool\":1}\n", Err(Damage::Unknown)),
+            ("{\"spool\":0}\n", Err(Damage::Unknown)),
+            ("{\"spool\":-2}\n", Err(Damage::Unknown)),
+            ("{\"spool\":\"2\"}\n", Err(Damage::Unknown)),
+            ("2\n", Err(Damage::Unknown)),
+            ("{\"spool\":2}", Err(Damage::Torn)),
+        ] {
+            let found = line(file.as_bytes()).map(|_| ());
+            assert_eq!(found, expected, "{file:?}");
+        }
     }
 }
