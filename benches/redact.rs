@@ -31,6 +31,7 @@ fn main() {
     let began = Instant::now();
     black_box(redactor.text("anything"));
     println!("first text in {:.0} µs", micros(began.elapsed()));
+    rules();
     for capture in [Capture::Preview, Capture::Full] {
         let spans = spans(capture);
         let began = Instant::now();
@@ -46,7 +47,6 @@ fn main() {
             micros(redacted.saturating_sub(copied)) / spans.len() as f64,
         );
     }
-    println!("taken out: {:?}", redactor.counts());
     let prose = "The quick brown fox jumps over the lazy dog, then writes some code about it. ";
     let code = "let token = self.tokens.next_token(); password: String, api_key=settings.api_key, \
                 https://example.com/a?b=c sk-ant- eyJhbG ghp_ AKIA -----BEGIN ";
@@ -64,6 +64,59 @@ fn main() {
         let rate = text.len() as f64 / time.as_secs_f64() / 1e6;
         println!("{name:<20}{:>10.0} µs{rate:>8.0} MB/s", micros(time));
     }
+}
+
+/// What it costs that a rule is compiled when its keyword comes for the first time: time for whoever comes across it,
+/// and memory once it happened to all.
+fn rules() {
+    let table = include_str!("../src/telemetry/redaction/rules.tsv");
+    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    let rules: Vec<(&str, String)> = lines
+        .map(|line| {
+            let mut columns = line.split('\t');
+            let (id, keywords) = (columns.next().unwrap(), columns.next().unwrap());
+            // What may stand before the keyword of any rule: a space, but for one that wants a digit.
+            let before = if columns.next() == Some("digit") {
+                "1"
+            } else {
+                " "
+            };
+            let keyword = keywords.split(',').next().unwrap();
+            (id, format!("{before}{keyword}"))
+        })
+        .collect();
+    let before = resident();
+    let mut grown = 0;
+    let mut costs: Vec<(f64, &str)> = rules.iter().map(|(id, _)| (f64::MAX, *id)).collect();
+    for round in 0..ROUNDS {
+        let redactor = redactor();
+        black_box(redactor.text("anything"));
+        for ((_, text), (cost, _)) in rules.iter().zip(&mut costs) {
+            let began = Instant::now();
+            black_box(redactor.text(text));
+            *cost = cost.min(micros(began.elapsed()));
+        }
+        if round == 0 {
+            grown = resident() - before;
+        }
+    }
+    costs.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let all: f64 = costs.iter().map(|(cost, _)| cost).sum();
+    let (most, dearest) = costs[costs.len() - 1];
+    println!(
+        "{} rules compile in {:.0} µs at the median, {most:.0} µs at most ({dearest}), {all:.0} µs in all; \
+         a redactor with all of them takes {grown} KiB",
+        costs.len(),
+        costs[costs.len() / 2].0,
+    );
+}
+
+/// Of this process, in KiB.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.unwrap().parse().unwrap()
 }
 
 fn redactor() -> Redactor {

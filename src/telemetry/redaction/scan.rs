@@ -6,10 +6,8 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::environment;
 use super::needles::{Hit, Needles};
@@ -36,8 +34,6 @@ pub(super) struct Scanner {
     patterns: Vec<Pattern>,
     /// Keywords and known secrets; made when the first text comes.
     needles: OnceLock<Needles>,
-    /// Of each rule, then of each known secret, then of the user's patterns.
-    counts: Vec<AtomicU64>,
 }
 
 /// One stretch of a text that is a secret, and what it is.
@@ -45,6 +41,7 @@ pub(super) struct Scanner {
 struct Found {
     start: usize,
     end: usize,
+    /// Rules are numbered first, then known secrets; what is beyond is of the user's patterns.
     of: usize,
 }
 
@@ -63,11 +60,7 @@ impl Scanner {
                 }
             }
         }
-        let kinds = rules.len() + known.len() + 1;
         Self {
-            counts: std::iter::repeat_with(AtomicU64::default)
-                .take(kinds)
-                .collect(),
             needles: OnceLock::new(),
             rules,
             known,
@@ -98,18 +91,6 @@ impl Scanner {
         known.map_or(USERS, |known| &known.variable)
     }
 
-    /// How many were found so far, by the rule's id or the variable's name.
-    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
-        let mut counts = BTreeMap::new();
-        for (of, count) in self.counts.iter().enumerate() {
-            let count = count.load(Ordering::Relaxed);
-            if count > 0 {
-                *counts.entry(self.name(of).to_owned()).or_default() += count;
-            }
-        }
-        counts
-    }
-
     /// The text without its secrets, and how many there were.
     pub(super) fn clean<'a>(&self, text: &'a str, ends: Ends) -> (Cow<'a, str>, u64) {
         let found = self.find(text, ends);
@@ -124,24 +105,9 @@ impl Scanner {
             clean.push_str(self.name(found.of));
             clean.push('>');
             from = found.end;
-            self.count(found.of);
         }
         clean.push_str(&text[from..]);
         (Cow::Owned(clean), found.len() as u64)
-    }
-
-    /// What stands for a secret that only its place gave away.
-    pub(super) fn placeholder(&self, id: &str) -> String {
-        if let Some(of) = self.rules.iter().position(|rule| rule.id == id) {
-            self.count(of);
-        }
-        format!("<redacted:{id}>")
-    }
-
-    fn count(&self, of: usize) {
-        if let Some(count) = self.counts.get(of) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Secrets in the order of the text, none overlapping another.
@@ -155,7 +121,7 @@ impl Scanner {
             }
             found.extend(self.judge(text, hit, &mut resume));
         });
-        let users = self.counts.len() - 1;
+        let users = self.rules.len() + self.known.len();
         for pattern in &self.patterns {
             pattern.find(text, |start, end| {
                 found.extend((start < end).then_some(Found {

@@ -309,7 +309,12 @@ fn positives() -> Vec<(&'static str, String, String)> {
 fn clean(text: &str) -> (String, Vec<String>) {
     let scanner = Scanner::new([], Vec::new());
     let clean = scanner.clean(text, Ends::Whole).0.into_owned();
-    (clean, scanner.counts().into_keys().collect())
+    let names = clean.split("<redacted:").skip(1);
+    let names: BTreeSet<&str> = names
+        .filter_map(|rest| Some(rest.split_once('>')?.0))
+        .collect();
+    let names = names.into_iter().map(str::to_owned).collect();
+    (clean, names)
 }
 
 #[test]
