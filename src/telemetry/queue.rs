@@ -4,8 +4,12 @@
 //! next. Without a spool, or where its disk fails, memory is all there is. Both are bounded for all queues together;
 //! beyond, the oldest request of the fullest queue goes, counted, for the newest say how the run ended. The request in
 //! flight is out of its queue but still counts.
+//!
+//! A backend that is silent for a day leaves some sixteen thousand requests on disk, so what is known of each is small,
+//! and how much all of them take is kept rather than summed.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,8 +25,9 @@ use crate::order::by_number;
 /// The most encoded bytes that wait in memory, for all routes together (DESIGN §1: with the run buffer 16 MiB).
 const MEMORY_BYTES: usize = 8 << 20;
 
-/// The most of one route's that are in memory although they are on disk.
+/// The most of one route's that are in memory although they are on disk: a few, for of a longer queue most wait long.
 const ROUTE_CACHE_BYTES: usize = 1 << 20;
+const ROUTE_CACHE_REQUESTS: usize = 8;
 
 const FULL_MEMORY: &str = "the queue is full";
 const FULL_SPOOL: &str = "the spool is full: it holds no more than 64 MiB a run";
@@ -66,6 +71,9 @@ struct Shelf {
     in_flight: Option<Request>,
     /// Given up, but still on disk.
     parked: VecDeque<Request>,
+    /// What all of these take.
+    memory: usize,
+    disk: u64,
     door: Door,
     closed: bool,
 }
@@ -85,15 +93,35 @@ pub(super) enum Door {
 /// One encoded request. Its bytes never change: a retry must be the same request.
 #[derive(Debug)]
 struct Request {
-    /// Spans, log records or data points.
-    items: u64,
+    /// Its number in the spool.
+    file: Option<NonZeroU64>,
+    /// In a box, for most have none, and an empty place should be small.
+    body: Option<Box<Bytes>>,
     /// Of the body.
-    length: usize,
-    /// Its number in the spool, and the bytes it takes there.
-    file: Option<(u64, u64)>,
-    body: Option<Bytes>,
+    length: u32,
+    /// Of the file.
+    disk: u32,
+    /// Spans, log records or data points.
+    items: u32,
     /// It was given up once.
     is_second_chance: bool,
+}
+
+// Of thousands, these are what grows.
+const _: () = assert!(size_of::<Request>() <= 32);
+
+impl Request {
+    fn items(&self) -> u64 {
+        u64::from(self.items)
+    }
+
+    fn memory(&self) -> usize {
+        self.body.as_ref().map_or(0, |body| body.len())
+    }
+
+    fn disk(&self) -> u64 {
+        u64::from(self.disk)
+    }
 }
 
 /// What a sender is told of the request in flight.
@@ -105,19 +133,16 @@ pub(super) struct Parcel {
 }
 
 impl Shelf {
-    fn requests(&self) -> impl Iterator<Item = &Request> {
-        let in_flight = self.in_flight.iter();
-        self.parked.iter().chain(&self.waiting).chain(in_flight)
+    fn add(&mut self, request: Request) {
+        self.memory += request.memory();
+        self.disk += request.disk();
+        self.waiting.push_back(request);
     }
 
-    fn memory(&self) -> usize {
-        let bodies = self.requests().filter_map(|request| request.body.as_ref());
-        bodies.map(Bytes::len).sum()
-    }
-
-    fn disk(&self) -> u64 {
-        let files = self.requests().filter_map(|request| request.file);
-        files.map(|(_, bytes)| bytes).sum()
+    /// A request has left.
+    fn subtract(&mut self, request: &Request) {
+        self.memory -= request.memory();
+        self.disk -= request.disk();
     }
 
     /// The oldest request for which `is_of_use` holds; never the one in flight.
@@ -175,6 +200,8 @@ impl Depot {
             waiting: VecDeque::new(),
             in_flight: None,
             parked: VecDeque::new(),
+            memory: 0,
+            disk: 0,
             door: Door::Open,
             closed: false,
         });
@@ -214,7 +241,7 @@ impl Depot {
     pub(super) fn finish(&self) {
         let stock = self.stock();
         if let Spooling::On(spool) = &stock.spooling
-            && stock.shelves.iter().all(|shelf| shelf.disk() == 0)
+            && stock.shelves.iter().all(|shelf| shelf.disk == 0)
         {
             spool.remove_if_empty();
         }
@@ -223,20 +250,22 @@ impl Depot {
 
 impl Stock {
     fn memory(&self) -> usize {
-        self.shelves.iter().map(Shelf::memory).sum()
+        self.shelves.iter().map(|shelf| shelf.memory).sum()
     }
 
     fn disk(&self) -> u64 {
-        self.shelves.iter().map(Shelf::disk).sum()
+        self.shelves.iter().map(|shelf| shelf.disk).sum()
     }
 
     fn push(&mut self, index: usize, items: u64, body: Bytes) {
         let length = body.len();
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let mut request = Request {
-            items,
-            length,
             file: None,
             body: None,
+            length: small(length),
+            disk: 0,
+            items: u32::try_from(items).unwrap_or(u32::MAX),
             is_second_chance: false,
         };
         let room_on_disk =
@@ -250,8 +279,9 @@ impl Stock {
         }
         if let Spooling::On(spool) = &mut self.spooling {
             match spool.write(&shelf.address, items, shelf.state(), &body) {
-                Ok(file) => {
-                    request.file = Some(file);
+                Ok((number, bytes)) => {
+                    request.file = NonZeroU64::new(number);
+                    request.disk = u32::try_from(bytes).unwrap_or(u32::MAX);
                     shelf.counts.spooled(items);
                 }
                 Err(error) if !self.told => {
@@ -264,17 +294,19 @@ impl Stock {
             }
         }
         if request.file.is_some() {
-            let is_cached = shelf.memory() + length <= ROUTE_CACHE_BYTES
+            let is_next = shelf.waiting.len() < ROUTE_CACHE_REQUESTS;
+            let is_cached = is_next
+                && shelf.memory + length <= ROUTE_CACHE_BYTES
                 && self.memory() + length <= self.memory_cap;
-            request.body = is_cached.then_some(body);
+            request.body = is_cached.then(|| Box::new(body));
         } else if self.make_room_in_memory(length) {
-            request.body = Some(body);
+            request.body = Some(Box::new(body));
         } else {
             self.shelves[index].counts.dropped(items, FULL_MEMORY);
             return;
         }
         let shelf = &mut self.shelves[index];
-        shelf.waiting.push_back(request);
+        shelf.add(request);
         shelf.changed.notify_one();
     }
 
@@ -282,7 +314,11 @@ impl Stock {
         // With some room for the file's first line.
         let wanted = length as u64 + 512;
         while self.disk() + wanted > self.disk_cap {
-            if !self.drop_oldest(Shelf::disk, |request| request.file.is_some(), FULL_SPOOL) {
+            if !self.drop_oldest(
+                |shelf| shelf.disk,
+                |request| request.file.is_some(),
+                FULL_SPOOL,
+            ) {
                 return false;
             }
         }
@@ -293,18 +329,17 @@ impl Stock {
         if self.memory() + length > self.memory_cap {
             // Whatever is on disk as well need not be here.
             for shelf in &mut self.shelves {
-                for request in shelf
-                    .waiting
-                    .iter_mut()
-                    .filter(|request| request.file.is_some())
-                {
-                    request.body = None;
+                for request in &mut shelf.waiting {
+                    if request.file.is_some() {
+                        shelf.memory -= request.memory();
+                        request.body = None;
+                    }
                 }
             }
         }
         while self.memory() + length > self.memory_cap {
             let is_of_use = |request: &Request| request.body.is_some();
-            if !self.drop_oldest(|shelf| shelf.memory() as u64, is_of_use, FULL_MEMORY) {
+            if !self.drop_oldest(|shelf| shelf.memory as u64, is_of_use, FULL_MEMORY) {
                 return false;
             }
         }
@@ -323,21 +358,22 @@ impl Stock {
         for index in order {
             if let Some(oldest) = self.shelves[index].take_oldest(&is_of_use) {
                 self.forget(index, &oldest);
-                self.shelves[index].counts.dropped(oldest.items, reason);
+                self.shelves[index].counts.dropped(oldest.items(), reason);
                 return true;
             }
         }
         false
     }
 
-    /// Removes a request from the disk.
+    /// A request is gone from its queue, and now from the disk.
     fn forget(&mut self, index: usize, request: &Request) {
-        let (Spooling::On(spool), Some((number, _))) = (&self.spooling, request.file) else {
+        self.shelves[index].subtract(request);
+        let (Spooling::On(spool), Some(number)) = (&self.spooling, request.file) else {
             return;
         };
         let counts = &self.shelves[index].counts;
-        counts.unspooled(request.items);
-        if let Err(error) = spool.remove(number) {
+        counts.unspooled(request.items());
+        if let Err(error) = spool.remove(number.get()) {
             counts.error(&format!(
                 "a request that is settled cannot be removed from the spool, and may be sent again: {error}"
             ));
@@ -351,7 +387,7 @@ impl Stock {
         let parked = std::mem::take(&mut shelf.parked);
         let mut items = 0;
         for request in parked.into_iter().chain(waiting) {
-            items += request.items;
+            items += request.items();
             self.forget(index, &request);
         }
         items
@@ -434,7 +470,7 @@ impl Queue {
                     && let Some(request) = shelf.waiting.pop_front()
                 {
                     let tries = if request.is_second_chance { 1 } else { TRIES };
-                    let items = request.items;
+                    let items = request.items();
                     shelf.in_flight = Some(request);
                     return Some(Parcel { items, tries });
                 }
@@ -454,9 +490,9 @@ impl Queue {
             return Err("nothing is in flight".to_owned());
         };
         match (&request.body, request.file, &stock.spooling) {
-            (Some(body), _, _) => Ok(body.clone()),
-            (None, Some((number, _)), Spooling::On(spool)) => match spool.read(number) {
-                Ok(body) if body.len() == request.length => Ok(body),
+            (Some(body), _, _) => Ok(body.as_ref().clone()),
+            (None, Some(number), Spooling::On(spool)) => match spool.read(number.get()) {
+                Ok(body) if body.len() == request.length as usize => Ok(body),
                 Ok(_) => Err("a request in the spool is unusable: it was replaced".to_owned()),
                 Err(error) => Err(format!("a request in the spool is unusable: {error}")),
             },
@@ -494,9 +530,11 @@ impl Queue {
         let Some(mut request) = shelf.in_flight.take() else {
             return false;
         };
+        shelf.subtract(&request);
         let is_on_disk = request.file.is_some();
         if is_on_disk {
             request.body = None;
+            shelf.disk += request.disk();
             shelf.parked.push_back(request);
         }
         is_on_disk

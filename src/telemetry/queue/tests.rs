@@ -113,6 +113,58 @@ async fn what_waits_is_on_disk_and_comes_back_as_it_was() {
     assert!(!run.path().join("spool").exists(), "an empty spool goes");
 }
 
+/// What is kept of all queues, against what is in them.
+#[track_caller]
+fn assert_sums(depot: &Depot) {
+    for shelf in &depot.stock().shelves {
+        let requests = shelf.parked.iter().chain(&shelf.waiting);
+        let requests = requests.chain(&shelf.in_flight);
+        let (memory, disk): (Vec<_>, Vec<_>) = requests.map(|it| (it.memory(), it.disk())).unzip();
+        assert_eq!(shelf.memory, memory.iter().sum::<usize>());
+        assert_eq!(shelf.disk, disk.iter().sum::<u64>());
+    }
+}
+
+#[tokio::test]
+async fn what_all_take_is_known_whatever_becomes_of_them() {
+    let run = tempfile::tempdir().unwrap();
+    for run in [Some(run.path().to_owned()), None] {
+        let (depot, queues, _) = depot(run, 2);
+        depot.stock().disk_cap = 20 << 20;
+        for number in 0..200 {
+            let queue = &queues[number % 2];
+            match number * 7 % 11 {
+                0 if depot.stock().shelves[number % 2].in_flight.is_some() => queue.settle(),
+                1 => queue.revive(),
+                2 => drop(queue.park()),
+                3 | 4 => {
+                    let waiting = !depot.stock().shelves[number % 2].waiting.is_empty();
+                    let free = depot.stock().shelves[number % 2].in_flight.is_none();
+                    if waiting && free {
+                        queue.next().await.unwrap();
+                    }
+                }
+                _ => queue.push(Bytes::from(vec![7; number << 12]), 1),
+            }
+            assert_sums(&depot);
+        }
+        queues[0].not_sampled();
+        queues[1].switch_off("why not");
+        assert_sums(&depot);
+    }
+}
+
+#[tokio::test]
+async fn of_a_queue_that_nobody_empties_only_the_first_are_in_memory() {
+    let run = tempfile::tempdir().unwrap();
+    let (depot, queues, _) = depot(Some(run.path().to_owned()), 1);
+    for _ in 0..1_000 {
+        queues[0].push(Bytes::from(vec![7; 100]), 1);
+    }
+    assert_eq!(depot.stock().memory(), 100 * ROUTE_CACHE_REQUESTS);
+    assert_sums(&depot);
+}
+
 #[tokio::test]
 async fn a_full_spool_costs_the_fullest_queue_its_oldest() {
     let run = tempfile::tempdir().unwrap();
