@@ -12,21 +12,23 @@
 //! A host that is gone (EPIPE) stops the writing and nothing else. At the end a host that reads at all is waited for,
 //! within `LONGEST_END`; one that is slower has the journal.
 
+mod stdout;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, oneshot};
 
 use crate::journal::Moved;
 use crate::process::pending_bytes;
+
+pub use self::stdout::Stdout;
 
 /// Bytes that may wait in memory; half of the program's budget (DESIGN §1).
 const RING_BYTES: usize = 8 << 20;
@@ -42,9 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_END: Duration = Duration::from_secs(30);
 /// How often it is looked whether the host has read something.
 const GLANCE: Duration = Duration::from_millis(100);
-/// How long the last bytes may sit in the pipe before we leave: envd reads on, but cuts the tail when we exit
-/// (`reference/e2b.md` §0).
-const LINGER: Duration = Duration::from_millis(250);
 
 /// Something for the host.
 #[derive(Debug)]
@@ -116,7 +115,7 @@ impl Echo {
         let (done, finished) = oneshot::channel();
         let watched = stdout.try_clone().ok();
         let writer = Writer {
-            stdout,
+            stdout: Stdout::new(stdout),
             shared: Arc::clone(&shared),
         };
         thread::Builder::new()
@@ -285,7 +284,7 @@ impl Echo {
 
 /// The writer thread.
 struct Writer {
-    stdout: File,
+    stdout: Stdout,
     shared: Arc<Shared>,
 }
 
@@ -305,7 +304,9 @@ impl Writer {
             }
             self.shared.emptied.notify_one();
         }
-        self.linger();
+        if !self.shared.gone.load(Ordering::Relaxed) {
+            self.stdout.linger();
+        }
     }
 
     /// The next item, or `None` once the ring is closed and empty.
@@ -353,7 +354,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes everything. Somebody who shares the pipe may have made it non-blocking, so EAGAIN is waited out.
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let most = if self.shared.ending.load(Ordering::Relaxed) {
@@ -361,39 +361,16 @@ impl Writer {
             } else {
                 WRITE
             };
-            match self.stdout.write(&bytes[..bytes.len().min(most)]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    self.shared
-                        .written
-                        .fetch_add(written as u64, Ordering::Relaxed);
-                    bytes = &bytes[written..];
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLOUT)];
-                    match poll(&mut fds, PollTimeout::NONE) {
-                        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                        Err(errno) => return Err(errno.into()),
-                    }
-                }
-                Err(error) => return Err(error),
+            let written = self.stdout.write(&bytes[..bytes.len().min(most)])?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
             }
+            self.shared
+                .written
+                .fetch_add(written as u64, Ordering::Relaxed);
+            bytes = &bytes[written..];
         }
         Ok(())
-    }
-
-    /// Stays until the reader has taken the last bytes out of the pipe, but not longer than it takes envd.
-    fn linger(&self) {
-        let step = Duration::from_millis(5);
-        let mut waited = Duration::ZERO;
-        while waited < LINGER && !self.shared.gone.load(Ordering::Relaxed) {
-            match pending_bytes(&self.stdout) {
-                Some(pending) if pending > 0 => thread::sleep(step),
-                _ => return,
-            }
-            waited += step;
-        }
     }
 }
 

@@ -124,6 +124,18 @@ impl Stamper {
     }
 }
 
+/// The number that a line was admitted with; `None` for a line that was not, or is torn.
+#[must_use]
+pub fn seq_of(line: &[u8]) -> Option<u64> {
+    const START: &[u8] = b"\"sandtrace\":{\"seq\":";
+    let close = memrchr(b'}', line)?;
+    let tail = &line[close.saturating_sub(MEMBER_BYTES)..close];
+    let at = tail.windows(START.len()).rposition(|text| text == START)?;
+    let rest = &tail[at + START.len()..];
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
+}
+
 /// Splits before the last brace, and says whether the object has no member.
 fn split_at_last_brace(object: &[u8]) -> Option<(&[u8], &[u8], bool)> {
     let close = memrchr(b'}', object)?;
@@ -223,6 +235,17 @@ mod tests {
         assert_eq!(stamps[2].time, "1970-01-01T00:00:01.999999Z");
     }
 
+    #[test]
+    fn a_line_tells_its_number_only_if_it_was_admitted_whole() {
+        let line = admit("{\"text\":\"\\\"sandtrace\\\":{\\\"seq\\\":7,\"}");
+        assert_eq!(seq_of(line.as_bytes()), Some(1));
+        let long = line.replace("\"seq\":1,", "\"seq\":18446744073709551615,");
+        assert_eq!(seq_of(long.as_bytes()), Some(u64::MAX));
+        for not_admitted in ["", "}", "{}", "{\"seq\":1}", "{\"sandtrace\":{\"seq\":}}"] {
+            assert_eq!(seq_of(not_admitted.as_bytes()), None, "{not_admitted}");
+        }
+    }
+
     fn json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
@@ -251,6 +274,7 @@ mod tests {
             let out = admit(&line);
             let parsed: serde_json::Value = serde_json::from_str(&out).unwrap();
             prop_assert!(serde_json::from_value::<Stamp>(parsed["sandtrace"].clone()).is_ok());
+            prop_assert_eq!(seq_of(out.as_bytes()), Some(1));
             let at = out.rfind(MEMBER).unwrap();
             let mut rest = out.clone();
             rest.replace_range(at..at + MEMBER.len(), "");

@@ -12,11 +12,12 @@
 //! decodes each into an event; [`session`], which is pure, concludes which spans open and close and which span the
 //! line belongs to; [`transcript`] numbers it by [`envelope`], writes it to the [`journal`] and hands it to the
 //! [`echo`], whose thread writes it to the host; closed spans go to [`telemetry`], whose thread exports them; and
-//! [`supervise`] is the loop that drives all of this and owns its state. Beside it, [`report`] shows a run and [`mod@stop`]
-//! asks one to stop, both by its journal alone. Time comes from the [`clock`], on which a pause of the sandbox does not
+//! [`supervise`] is the loop that drives all of this and owns its state. Beside it, [`report`] shows a run, [`mod@attach`]
+//! follows one and [`mod@stop`] asks one to stop, all by its journal alone. Time comes from the [`clock`], on which a pause of the sandbox does not
 //! count.
 
 pub mod agent;
+pub mod attach;
 pub mod cli;
 pub mod clock;
 pub mod doctor;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use sandtrace::cli::{self, CliError, Command, RunConfig, SETTINGS_FILE, Settings};
 use sandtrace::process::{Protection, Stderr, keep_stdout};
 use sandtrace::supervise::{Ended, supervise};
-use sandtrace::{doctor, report, stop, summary};
+use sandtrace::{attach, doctor, report, stop, summary};
 
 /// The supervisor itself failed, or was asked for something impossible (DESIGN §3).
 const OWN_FAILURE: u8 = 125;
@@ -46,6 +46,13 @@ fn run(mut stdout: File, protection: Protection) -> anyhow::Result<u8> {
                 }
             }
         }
+        Ok(Command::Attach(config)) => match attach::attach(&config, stdout) {
+            Ok(()) => Ok(0),
+            Err(error) => {
+                say(&format!("sandtrace: {error}\n"));
+                Ok(error.exit_code())
+            }
+        },
         Ok(Command::Stop(config)) => match stop::stop(&config) {
             Ok(stopped) => {
                 say(&format!("sandtrace: {stopped}\n"));

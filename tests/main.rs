@@ -4,6 +4,7 @@
     reason = "a test may panic, its functions included"
 )]
 
+mod attach;
 mod cgroup;
 mod clock;
 mod disk;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::{CliError, UsageError, ValueProblem};
-use super::flags::{DoctorFlags, ReportFlags, RunFlags, StopFlags};
+use super::flags::{AttachFlags, DoctorFlags, ReportFlags, RunFlags, StopFlags};
 use super::settings::{Origin, Settings};
 use super::values::{
-    attribute, capture, echo, length, limit, moment, pattern, plain, probe, run_id, survivors,
+    attribute, capture, echo, length, limit, moment, pattern, plain, probe, run_id, seq, survivors,
     switch, variable_name,
 };
 
@@ -71,6 +71,16 @@ pub struct RunConfig {
     pub notices: Vec<Notice>,
     /// Every other variable: OTEL_*, LANGFUSE_*, TRACEPARENT, …
     pub settings: Settings,
+}
+
+/// All that `sandtrace attach` was told.
+#[derive(Debug, Clone)]
+pub struct AttachConfig {
+    /// A run id or a path.
+    pub run: OsString,
+    /// The number of the last line that the reader has; lines count from 1.
+    pub after: u64,
+    pub journal: Journal,
 }
 
 /// All that `sandtrace report` was told.
@@ -285,6 +295,17 @@ pub(super) fn run(flags: RunFlags, settings: Settings) -> Result<RunConfig, CliE
         Some(program) if !program.is_empty() => Ok(RunConfig { settings, ..config }),
         _ => Err(UsageError::NoCommand.into()),
     }
+}
+
+pub(super) fn attach(flags: AttachFlags, settings: &Settings) -> Result<AttachConfig, CliError> {
+    let (run, journal) = kept_run(flags.run, &flags.journal, settings, "attach")?;
+    let after = flags.after.as_deref();
+    let after = after.map(|after| checked(Origin::Flag("--after"), after, seq));
+    Ok(AttachConfig {
+        run,
+        after: after.transpose()?.unwrap_or(0),
+        journal,
+    })
 }
 
 pub(super) fn report(flags: ReportFlags, settings: Settings) -> Result<ReportConfig, CliError> {

@@ -83,6 +83,8 @@ pub enum ValueProblem {
     Pattern(#[from] PatternError),
     #[error("is no moment of RFC 3339, write one such as 2026-01-31T12:00:00Z")]
     NoMoment,
+    #[error("is no line's number, write the seq of the last line that you have, or 0 for all")]
+    NoSeq,
     #[error("is none of the choices, write {0}")]
     NoChoice(&'static str),
     #[error("is no run id, use 1 to 64 of A-Z a-z 0-9 . _ - but neither . nor ..")]

@@ -24,6 +24,7 @@ Examples:
   sandtrace run -- python3 agent.py
   sandtrace run --deadline 20m --attribute tenant=acme -- python3 agent.py
   sandtrace report 01968d3c-52a1-7cc0-9d41-6a0a4f1c2b77
+  sandtrace attach 01968d3c-52a1-7cc0-9d41-6a0a4f1c2b77 --after 1042
   sandtrace stop 01968d3c-52a1-7cc0-9d41-6a0a4f1c2b77
 
 Every run leaves a journal in ${XDG_STATE_HOME:-~/.local/state}/sandtrace/RUN.
@@ -86,6 +87,25 @@ Exit codes:
   0    the report was printed, whatever became of the run
   125  there is no such run, or it cannot be read";
 
+const ATTACH_AFTER: &str = "\
+RUN is a run id below the journal directory, or the directory of a run. Its
+lines come as they were printed, byte for byte: first those of its journal, then
+each new one, up to sandtrace.run.finished. Whoever lost the connection to a run
+asks for what follows the last `seq` that arrived, and misses nothing:
+
+  sandtrace attach nightly-7 --after 1042
+
+A number that is still to come is waited for. Numbers are missing only where a
+full journal has dropped its oldest lines, which a warning in it counts. What a
+run with `--echo raw` or `none` did not print is there as well; a run with
+`--journal off` cannot be attached to. Any number may attach; none is waited
+for.
+
+Exit codes:
+  0    the run has finished and its last line is printed, or the reader left
+  3    its supervisor is gone without having finished the run
+  125  there is no such run, or it cannot be read";
+
 const STOP_AFTER: &str = "\
 RUN is a run id below the journal directory, or the directory of a run. The
 request does what SIGTERM to the supervisor does: the agent gets TERM, and KILL
@@ -134,6 +154,7 @@ pub(super) struct Flags {
 #[derive(Debug, Subcommand)]
 pub(super) enum Subcommands {
     Run(Box<RunFlags>),
+    Attach(AttachFlags),
     Report(ReportFlags),
     Stop(StopFlags),
     Doctor(DoctorFlags),
@@ -290,6 +311,27 @@ Directory of the runs' journals, or `off`
 Let the agent keep a variable that would be held
 back from it, an exporter's key (repeatable)")]
     pub(super) pass_env: Vec<OsString>,
+}
+
+/// Prints a run's lines once more, then follows it
+#[derive(Debug, Default, Args)]
+#[command(help_template = TEMPLATE, after_help = ATTACH_AFTER)]
+#[command(override_usage = "sandtrace attach [OPTIONS] RUN")]
+pub(super) struct AttachFlags {
+    #[arg(value_name = "RUN", hide = true, required = true)]
+    pub(super) run: Option<OsString>,
+
+    #[arg(long, value_name = "SEQ", allow_hyphen_values = true)]
+    #[arg(help = "\
+Only the lines after the one with this number
+[default: 0, so all]")]
+    pub(super) after: Option<OsString>,
+
+    #[arg(long, value_name = "DIR")]
+    #[arg(help = "\
+Directory of the runs' journals
+[default: as for `sandtrace run`]")]
+    pub(super) journal: Option<OsString>,
 }
 
 /// Shows a run as a waterfall in the terminal

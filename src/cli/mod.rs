@@ -22,8 +22,8 @@ use std::ffi::OsString;
 use clap::Parser;
 
 pub use config::{
-    Capture, DoctorConfig, EchoMode, Journal, Notice, ProbePolicy, ReportConfig, RunConfig,
-    StopConfig, SurvivorPolicy, homeless_journal,
+    AttachConfig, Capture, DoctorConfig, EchoMode, Journal, Notice, ProbePolicy, ReportConfig,
+    RunConfig, StopConfig, SurvivorPolicy, homeless_journal,
 };
 pub use duration::{DurationError, parse as parse_duration};
 pub use error::{CliError, UsageError, ValueProblem};
@@ -36,6 +36,7 @@ use flags::{Flags, Subcommands};
 #[derive(Debug)]
 pub enum Command {
     Run(Box<RunConfig>),
+    Attach(AttachConfig),
     Report(ReportConfig),
     Stop(StopConfig),
     Doctor(DoctorConfig),
@@ -53,6 +54,7 @@ pub fn parse(
     let settings = settings?;
     match flags.command {
         Subcommands::Run(flags) => Ok(Command::Run(Box::new(config::run(*flags, settings)?))),
+        Subcommands::Attach(flags) => Ok(Command::Attach(config::attach(flags, &settings)?)),
         Subcommands::Report(flags) => Ok(Command::Report(config::report(flags, settings)?)),
         Subcommands::Stop(flags) => Ok(Command::Stop(config::stop(flags, &settings)?)),
         Subcommands::Doctor(flags) => Ok(Command::Doctor(config::doctor(flags, settings)?)),
@@ -67,8 +69,10 @@ fn explained(error: clap::Error, args: &[OsString]) -> CliError {
         CliError::Usage(UsageError::ExtraArgument(argument)) if is_for("run") => {
             UsageError::CommandBeforeDashes(argument).into()
         }
-        CliError::Usage(UsageError::NoRun { .. }) if is_for("stop") => {
-            UsageError::NoRun { subcommand: "stop" }.into()
+        CliError::Usage(UsageError::NoRun { .. }) => {
+            let known = ["attach", "stop"].into_iter().find(|name| is_for(name));
+            let subcommand = known.unwrap_or("report");
+            UsageError::NoRun { subcommand }.into()
         }
         error => error,
     }

@@ -390,7 +390,7 @@ fn values_that_are_no_text_are_named_too() {
 
 #[test]
 fn a_wrong_command_line_is_one_sentence_and_125() {
-    let table: [(&[&str], &str); 18] = [
+    let table: [(&[&str], &str); 22] = [
         (&[], "no subcommand was given, see `sandtrace --help`"),
         (
             &["walk"],
@@ -457,6 +457,22 @@ fn a_wrong_command_line_is_one_sentence_and_125() {
             "stop: no run was given, name one by its id or its directory: sandtrace stop RUN",
         ),
         (
+            &["attach"],
+            "attach: no run was given, name one by its id or its directory: sandtrace attach RUN",
+        ),
+        (
+            &["attach", "r1", "--after", "all"],
+            "--after: \"all\" is no line's number, write the seq of the last line that you have, or 0 for all",
+        ),
+        (
+            &["attach", "r1", "--after", "-1"],
+            "--after: \"-1\" is no line's number, write the seq of the last line that you have, or 0 for all",
+        ),
+        (
+            &["attach", "r1", "--after"],
+            "--after was given without a value, write --after VALUE",
+        ),
+        (
             &["report", "a", "b"],
             r#""b" is one argument too many, see `sandtrace --help`"#,
         ),
@@ -515,6 +531,23 @@ fn a_stop_takes_a_run_and_the_journal_of_the_settings() {
     }
 }
 
+#[test]
+fn an_attach_takes_a_run_and_the_number_of_its_last_line() {
+    for (line, after) in [
+        (&["attach", "r1"][..], 0),
+        (&["attach", "r1", "--after", "0"], 0),
+        (&["attach", "--after=18446744073709551615", "r1"], u64::MAX),
+    ] {
+        let journal = [("SANDTRACE_JOURNAL", "/j")];
+        let Ok(Command::Attach(config)) = parse(words(line), settings(&journal, "")) else {
+            panic!("no attach");
+        };
+        assert_eq!(config.run, "r1");
+        assert_eq!(config.after, after);
+        assert_eq!(config.journal, Journal::Directory("/j".into()));
+    }
+}
+
 fn help(line: &[&str]) -> String {
     let error = parse(words(line), settings(&[], "")).unwrap_err();
     assert_eq!(error.exit_code(), 0);
@@ -545,6 +578,11 @@ fn help_of_run() {
 #[test]
 fn help_of_report() {
     insta::assert_snapshot!(help(&["report", "-h"]));
+}
+
+#[test]
+fn help_of_attach() {
+    insta::assert_snapshot!(help(&["attach", "--help"]));
 }
 
 #[test]

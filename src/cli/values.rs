@@ -28,6 +28,10 @@ pub(super) fn moment(text: &str) -> Result<UnixNanos, ValueProblem> {
     Ok(UnixNanos(nanos))
 }
 
+pub(super) fn seq(text: &str) -> Result<u64, ValueProblem> {
+    text.parse().map_err(|_| ValueProblem::NoSeq)
+}
+
 pub(super) fn echo(text: &str) -> Result<EchoMode, ValueProblem> {
     match text {
         "enriched" => Ok(EchoMode::Enriched),

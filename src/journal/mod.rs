@@ -45,7 +45,7 @@ const SIGNAL_CAP_BYTES: u64 = 16 << 20;
 /// The share that events may take.
 const EVENTS_CAP_BYTES: u64 = CAP_BYTES - TRACES_CAP_BYTES - 2 * SIGNAL_CAP_BYTES;
 
-const EVENTS: &str = "events.ndjson";
+pub(crate) const EVENTS: &str = "events.ndjson";
 pub(crate) const STATE: &str = "state.json";
 
 /// The exporter's own copies of what it sends, as OTLP JSON lines.

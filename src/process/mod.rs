@@ -49,7 +49,8 @@ pub use reaper::{Reaped, Usage, become_subreaper, reap};
 pub use signal::{Signalled, Signals, unblock_signals};
 pub use spawn::{Command, Group, SpawnError, Spawned, spawn, spawn_into};
 pub use stat::{
-    Process, State, is_stopped, own_start_ticks, parent_and_command, sees_processes, start_ticks,
+    Presence, Process, State, is_stopped, own_start_ticks, parent_and_command, presence,
+    sees_processes, start_ticks,
 };
 pub use stdio::{Stderr, keep_stdout};
 pub use tree::{Sweep, Tree};

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// One process at one moment.
@@ -57,6 +59,35 @@ pub fn own_start_ticks() -> Option<u64> {
 #[must_use]
 pub fn is_stopped(pid: Pid) -> bool {
     sees_processes() && read(pid).is_ok_and(|process| process.state == State::Stopped)
+}
+
+/// Whether a process is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Alive,
+    /// It is dead, whether or not somebody has asked for its status; its pid may be another's by now.
+    Gone,
+    /// It cannot be told: /proc is not there, is another pid namespace's, or hides it.
+    Hidden,
+}
+
+/// Looks for the process that has this pid and was started at `start_ticks`, of which 0 means that nobody knows.
+#[must_use]
+pub fn presence(pid: u32, start_ticks: u64) -> Presence {
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
+        return Presence::Gone;
+    };
+    if start_ticks == 0 || !sees_processes() {
+        return Presence::Hidden;
+    }
+    let pid = Pid::from_raw(pid);
+    match read(pid) {
+        Ok(now) if now.start_ticks != start_ticks || now.state == State::Zombie => Presence::Gone,
+        Ok(_) => Presence::Alive,
+        Err(_) if kill(pid, None) == Err(Errno::ESRCH) => Presence::Gone,
+        // As `hidepid` does with processes that have hidden their memory.
+        Err(_) => Presence::Hidden,
+    }
 }
 
 /// As [`own_start_ticks`], of any process that is there.
@@ -208,6 +239,30 @@ mod tests {
         let line = LINE.replace("S 17 4242 4200 ", "S 0 0 0 ");
         let first = lineage(parse(line.as_bytes()).unwrap());
         assert_eq!(first, Some((0, "a) R (b) c".to_owned())));
+    }
+
+    #[test]
+    fn a_process_is_there_only_under_its_own_start_time_and_until_it_is_dead() {
+        let own = own_start_ticks().unwrap();
+        assert_eq!(presence(std::process::id(), own), Presence::Alive);
+        assert_eq!(presence(std::process::id(), own + 1), Presence::Gone);
+        assert_eq!(presence(std::process::id(), 0), Presence::Hidden);
+        for nobody in [0, u32::MAX, i32::MAX.cast_unsigned()] {
+            assert_eq!(presence(nobody, own), Presence::Gone, "{nobody}");
+        }
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let ticks = start_ticks(child.id()).unwrap();
+        assert_eq!(presence(child.id(), ticks), Presence::Alive);
+        child.kill().unwrap();
+        // Nobody has asked for its status yet.
+        while presence(child.id(), ticks) != Presence::Gone {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert_eq!(presence(child.id(), ticks), Presence::Gone);
     }
 
     #[test]
