@@ -9,6 +9,9 @@ and so are the blocks within it:
 
     {"type":"AssistantMessage","content":[{"type":"TextBlock","text":"Hello"}],"model":"claude-...",...}
 
+With --interactive one session goes on over stdin, one JSON object a line: user messages, answers to Claude's requests
+for permission, interrupts. docs/sessions.md has the lines, and `Session` the code.
+
 Exit codes: 0 the run succeeded; 1 it failed, and the last line on stderr says why; 2 bad usage. SIGTERM, SIGINT and
 SIGHUP end Claude and its tools first; then the agent dies of that same signal, so that its parent sees the truth.
 
@@ -26,11 +29,24 @@ import json
 import os
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, get_args
 
-from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, ClaudeSDKError, ResultMessage
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ClaudeSDKClient,
+    ClaudeSDKError,
+    Message,
+    PermissionResult,
+    PermissionResultAllow,
+    PermissionResultDeny,
+    ResultMessage,
+    SystemMessage,
+    ToolPermissionContext,
+)
 from claude_agent_sdk.types import PermissionMode, SystemPromptPreset
 
 # The SDK's own limit of 1 MiB for a line ends the whole run when a tool returns something larger.
@@ -61,12 +77,17 @@ class Failure(Exception):
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run one prompt and print each message of the SDK as a JSON line.")
     parser.add_argument("prompt", nargs="?", help="the prompt; '-' or nothing reads it from stdin")
+    parser.add_argument("--interactive", action="store_true", help="keep a session: user messages, approvals and "
+                        "interrupts come as JSON lines on stdin (docs/sessions.md); the prompt, if any, is the first one")
+    parser.add_argument("--approve", type=names, metavar="A,B", help="with --interactive: these tools, or uses of them "
+                        "such as 'Bash(git push:*)', wait for a person's yes, whatever else is allowed")
     parser.add_argument("--model", help="model name or alias; the CLI's default if not given")
     parser.add_argument("--fallback-model", help="model to use while the first one is overloaded")
     parser.add_argument("--tools", type=names, metavar="A,B", help="only these exist, and they run without asking")
     parser.add_argument("--disallowed-tools", type=names, default=[], metavar="A,B", help="these do not exist")
     parser.add_argument("--permission-mode", choices=get_args(PermissionMode), help="default: bypassPermissions inside "
-                        "an E2B sandbox, which is the boundary there and where nobody could answer; else the CLI's own")
+                        "an E2B sandbox, which is the boundary there, unless a person can answer (--interactive without "
+                        "--approve); else the CLI's own")
     parser.add_argument("--max-turns", type=positive(int), metavar="N", help="stop after N turns")
     parser.add_argument("--max-budget-usd", type=positive(float), metavar="USD", help="stop when it has cost this much")
     parser.add_argument("--system-prompt", metavar="TEXT", help="in place of Claude Code's own system prompt")
@@ -75,6 +96,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-partial", dest="partial", action="store_false",
                         help="no StreamEvent lines; a trace then lacks exact output tokens and times to first token")
     args = parser.parse_args(argv)
+    if args.interactive:
+        if args.prompt == "-":
+            parser.error("with --interactive stdin holds the session's lines: give the prompt as an argument or not at all")
+        return args
+    if args.approve:
+        parser.error("--approve needs --interactive: nobody could answer")
     if args.prompt == "-" or (args.prompt is None and not sys.stdin.isatty()):
         args.prompt = sys.stdin.read()
     if not (args.prompt or "").strip():
@@ -113,7 +140,8 @@ def directory(text: str) -> Path:
 
 def options_for(args: argparse.Namespace) -> ClaudeAgentOptions:
     in_e2b = os.environ.get("E2B_SANDBOX") == "true"
-    permission_mode: PermissionMode | None = args.permission_mode or ("bypassPermissions" if in_e2b else None)
+    unattended = in_e2b and (not args.interactive or args.approve is not None)
+    permission_mode: PermissionMode | None = args.permission_mode or ("bypassPermissions" if unattended else None)
     env: dict[str, str] = {}
     if "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS" not in os.environ:
         # The stream then tells when Claude waits for a person, which nothing else in it does.
@@ -129,6 +157,8 @@ def options_for(args: argparse.Namespace) -> ClaudeAgentOptions:
         allowed_tools=args.tools or [],
         disallowed_tools=args.disallowed_tools,
         permission_mode=permission_mode,
+        # An `ask` rule is stronger than any permission mode, and than a tool's being allowed.
+        settings=json.dumps({"permissions": {"ask": args.approve}}) if args.approve else None,
         max_turns=args.max_turns,
         max_budget_usd=args.max_budget_usd,
         system_prompt=args.system_prompt or SystemPromptPreset(type="preset", preset="claude_code"),
@@ -181,7 +211,7 @@ async def converse(client: ClaudeSDKClient, prompt: str) -> ResultMessage | None
     answered = asyncio.Event()
 
     async def prompts() -> AsyncIterator[dict[str, Any]]:
-        yield {"type": "user", "message": {"role": "user", "content": prompt}, "parent_tool_use_id": None}
+        yield user_message(prompt)
         # The CLI can be interrupted only as long as its stdin is open. Once it is closed the CLI ends by itself, but
         # not before its background tasks have: so there may be further turns, and results, after the first one.
         await answered.wait()
@@ -200,24 +230,39 @@ async def converse(client: ClaudeSDKClient, prompt: str) -> ResultMessage | None
     return result
 
 
-async def run(options: ClaudeAgentOptions, prompt: str) -> signal.Signals | None:
+def user_message(text: str) -> dict[str, Any]:
+    return {"type": "user", "message": {"role": "user", "content": text}, "parent_tool_use_id": None}
+
+
+async def run(options: ClaudeAgentOptions, args: argparse.Namespace) -> signal.Signals | None:
     """Runs the agent; returns the signal that stopped it, if one did. Raises if the run failed."""
     loop = asyncio.get_running_loop()
     stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a job in the background: stay deaf
             loop.add_signal_handler(number, stops.put_nowait, number)
-    client = ClaudeSDKClient(options)
-    work = asyncio.create_task(converse(client, prompt))
+    session = Session(options, args.prompt) if args.interactive else None
+    client = session.client if session else ClaudeSDKClient(options)
+    work = asyncio.create_task(session.converse() if session else converse(client, args.prompt))
     asked = asyncio.create_task(stops.get())
     await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
+    if session and not work.done() and session.idle and asked.result() == signal.SIGTERM:
+        # Nothing is under way that would be cut short: to be asked to end is to be asked to close.
+        session.close()
+        await asyncio.wait({work}, timeout=TERMINATE_SECONDS)
     if not work.done():
+        if session:
+            session.close("the agent was asked to stop", interrupt=True)
         await stop(client, work)
         return asked.result()
     asked.cancel()
     result = work.result()
     if result is None:
+        if session and session.idle:
+            return None  # nobody asked for anything
         raise Failure("Claude ended without a result")
+    if session and session.interrupted:
+        return None  # as somebody wished
     if result.is_error:
         # `subtype` says "success" for many a failure; `is_error` is what counts.
         why = result.result or "; ".join(result.errors or []) or result.subtype
@@ -261,6 +306,163 @@ def kill(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+# ---- a session over stdin --------------------------------------------------------
+class Session:
+    """One conversation of many turns, in which a person answers Claude's requests for permission."""
+
+    def __init__(self, options: ClaudeAgentOptions, prompt: str | None) -> None:
+        # The SDK warns that a permission mode may leave nothing to ask for. Here `ask` rules see to that.
+        warnings.filterwarnings("ignore", "can_use_tool will not be invoked")
+        self.client = ClaudeSDKClient(dataclasses.replace(options, can_use_tool=self.ask))
+        self.idle = True  # no turn is under way
+        self.interrupted = False  # the last turn was, by request
+        self.closed = False
+        self.prompts: asyncio.Queue[str | None] = asyncio.Queue()  # None: no more will come
+        self.approvals: dict[str, asyncio.Future[dict[str, Any]]] = {}  # those that wait, by id
+        self.asked = 0
+        if prompt:
+            self.say(prompt)
+
+    async def converse(self) -> ResultMessage | None:
+        """Plays the session until it is closed, and returns its last result."""
+        result = None
+        listening = asyncio.create_task(self.listen())
+        try:
+            await self.client.connect(self.user_messages())
+            async for message in self.client.receive_messages():
+                emit(message)
+                self.follow(message)
+                if isinstance(message, ResultMessage):
+                    result = message
+        except ClaudeSDKError:
+            # The CLI's exit code, and so the SDK, call an interrupted turn an error. It is none if it was the last one.
+            if result is None or not self.interrupted:
+                raise
+        finally:
+            self.close()
+            listening.cancel()
+            await self.client.disconnect()
+        return result
+
+    async def user_messages(self) -> AsyncIterator[dict[str, Any]]:
+        # When these end, the SDK closes the CLI's stdin once all that was said is answered. Then the CLI ends by itself.
+        while (text := await self.prompts.get()) is not None:
+            yield user_message(text)
+            self.prompts.task_done()  # Claude has it
+        self.prompts.task_done()
+
+    def follow(self, message: Message) -> None:
+        if isinstance(message, ResultMessage):
+            self.idle = True
+        elif isinstance(message, SystemMessage) and message.subtype == "session_state_changed":
+            self.idle = message.data.get("state") == "idle"
+        elif isinstance(message, SystemMessage) and message.subtype == "init":
+            self.idle = False
+
+    def say(self, text: str) -> None:
+        self.idle = self.interrupted = False
+        self.prompts.put_nowait(text)
+
+    def close(self, why: str = "the session was closed before anybody answered", interrupt: bool = False) -> None:
+        """Lets the turn under way come to its end, in which nobody is there to answer any more."""
+        if not self.closed:
+            self.closed = True
+            self.prompts.put_nowait(None)
+        self.deny_all(why, interrupt=interrupt)
+
+    def deny_all(self, reason: str, by: str = "agent", interrupt: bool = False) -> None:
+        for answer in self.approvals.values():
+            if not answer.done():
+                answer.set_result({"type": "deny", "by": by, "reason": reason, "interrupt": interrupt})
+
+    async def ask(self, tool: str, tool_input: dict[str, Any], context: ToolPermissionContext) -> PermissionResult:
+        """The SDK's `can_use_tool`: asks by a line on stdout, and waits for the answer on stdin as long as it takes."""
+        self.asked += 1
+        name = f"approval-{self.asked}"
+        self.approvals[name] = asyncio.get_running_loop().create_future()
+        emit({"type": "approval_request", "data": {
+            "id": name, "tool_use_id": context.tool_use_id, "tool_name": tool, "input": tool_input}})
+        if self.closed:
+            self.deny_all("the session is closed, so nobody can answer")
+        answer: dict[str, Any] = {"type": "deny", "by": "agent", "reason": "Claude no longer waits for the answer"}
+        try:
+            answer = await self.approvals[name]
+        finally:  # the SDK cancels us when Claude withdraws its request
+            del self.approvals[name]
+            emit({"type": "approval_decision", "data": {
+                "id": name, "decision": answer["type"], "by": answer.get("by"), "reason": answer.get("reason")}})
+        if answer["type"] == "approve":
+            return PermissionResultAllow(updated_input=answer.get("updated_input"))
+        why = answer.get("reason") or "A person denied this tool call."
+        return PermissionResultDeny(message=why, interrupt=answer.get("interrupt", False))
+
+    async def listen(self) -> None:
+        """Takes in what comes on stdin, line by line, until it ends."""
+        lines: asyncio.Queue[bytes] = asyncio.Queue(maxsize=16)
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            # A thread, since stdin may be a file, which cannot be waited for. It waits until a line is taken.
+            with contextlib.suppress(OSError, RuntimeError), open(0, "rb", closefd=False) as stdin:
+                while line := stdin.readline(MAX_LINE_BYTES):
+                    asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+            with contextlib.suppress(RuntimeError):
+                asyncio.run_coroutine_threadsafe(lines.put(b""), loop)
+
+        threading.Thread(target=read, daemon=True).start()
+        number = 0
+        while line := await lines.get():
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                await self.take(line)
+            except Exception as error:
+                # Whoever wrote a line that cannot be followed is told so, and the session goes on.
+                emit({"type": "input_error", "data": {"line": number, "message": one_line(error) or repr(error)}})
+        self.close()
+
+    async def take(self, line: bytes) -> None:
+        said = json.loads(line)
+        kind = said.get("type") if isinstance(said, dict) else None
+        if kind == "user_message":
+            if self.closed:
+                raise ValueError("the session is closed: a user message comes too late")
+            self.say(field(said, "text", str, needed=True))
+        elif kind in ("approve", "deny"):
+            field(said, "by", str)
+            field(said, "reason", str)
+            field(said, "updated_input", dict)
+            answer = self.approvals.get(field(said, "id", str, needed=True))
+            if answer is None or answer.done():
+                raise ValueError(f"{kind}: no approval waits under the id {said['id']!r}")
+            answer.set_result({key: said[key] for key in ("type", "by", "reason", "updated_input") if key in said})
+        elif kind == "interrupt":
+            await self.interrupt(field(said, "by", str))
+        elif kind == "close":
+            self.close()
+        else:
+            raise ValueError("not one of the lines of docs/sessions.md: a JSON object whose type is user_message, "
+                             "approve, deny, interrupt or close")
+
+    async def interrupt(self, by: str | None) -> None:
+        if self.idle:
+            return
+        self.interrupted = True
+        self.deny_all("the turn was interrupted", by or "human", interrupt=True)
+        await self.prompts.join()  # or it would overtake the message that it is about
+        await asyncio.wait_for(self.client.interrupt(), INTERRUPT_SECONDS)
+
+
+def field(said: dict[str, Any], key: str, kind: type, needed: bool = False) -> Any:
+    value = said.get(key)
+    if needed and not value:
+        raise ValueError(f"{said['type']}: {key} is missing or empty")
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{said['type']}: {key} is no {'object' if kind is dict else 'string'}")
+    return value
+
+
 # ---- endings ---------------------------------------------------------------------
 def one_line(words: object) -> str:
     return " ".join(str(words).split())
@@ -276,7 +478,7 @@ def main() -> int:
     args = parse_args()
     try:
         check_credentials()
-        stopped_by = asyncio.run(run(options_for(args), args.prompt))
+        stopped_by = asyncio.run(run(options_for(args), args))
     except Failure as failure:
         print(f"agent: {one_line(failure)}", file=sys.stderr)
         return 1
