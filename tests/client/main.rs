@@ -1,0 +1,9 @@
+//! Black-box tests of the host's side, in one binary: everything that talks to the fake envd.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
+
+#[path = "../fake_envd/mod.rs"]
+mod fake_envd;
+mod protocol;
