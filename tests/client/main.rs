@@ -1,4 +1,4 @@
-//! Black-box tests of the host's side, in one binary: everything that talks to the fake envd.
+//! Black-box tests of the host's side, in one binary: everything that talks to the fake envd, and the fake itself.
 #![expect(
     clippy::unwrap_used,
     reason = "a test may panic, its functions included"
@@ -6,4 +6,8 @@
 
 #[path = "../fake_envd/mod.rs"]
 mod fake_envd;
+mod faults;
+mod processes;
 mod protocol;
+mod raw;
+mod sandboxes;

@@ -77,7 +77,26 @@ enum Body {
 }
 
 pub(super) struct Writer {
-    half: OwnedWriteHalf,
+    /// None after a reset.
+    half: Option<OwnedWriteHalf>,
+}
+
+impl Writer {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.half {
+            Some(half) => half.write_all(bytes).await,
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Makes the connection's end, once it is dropped, a reset.
+    fn reset(&mut self) {
+        if let Some(half) = self.half.take() {
+            reset(half.as_ref());
+            // Dropped, it would say goodbye.
+            half.forget();
+        }
+    }
 }
 
 impl Connection {
@@ -98,7 +117,7 @@ impl Connection {
                 buffer: Vec::new(),
                 body: Body::Bytes(0),
             },
-            writer: Writer { half: writer },
+            writer: Writer { half: Some(writer) },
             world,
         };
         let mut stopped = connection.world.stopped.subscribe();
@@ -171,7 +190,7 @@ impl Connection {
         }
         head.push_str("\r\n");
         let bytes = [head.as_bytes(), body].concat();
-        self.writer.half.write_all(&bytes).await?;
+        self.writer.write(&bytes).await?;
         Ok(Next::Request)
     }
 
@@ -189,7 +208,7 @@ impl Connection {
         };
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/connect+json\r\n\
                     transfer-encoding: chunked\r\n\r\n";
-        self.writer.half.write_all(head.as_bytes()).await?;
+        self.writer.write(head.as_bytes()).await?;
         Ok(Chunked {
             sent: 0,
             cut_after,
@@ -200,8 +219,8 @@ impl Connection {
     }
 
     /// Ends the connection at once, by a reset.
-    pub(super) fn reset(&self) {
-        reset(self.writer.half.as_ref());
+    pub(super) fn reset(&mut self) {
+        self.writer.reset();
     }
 }
 
@@ -231,7 +250,7 @@ impl Chunked {
             }
             if self.cut_after.is_some_and(|after| self.sent >= after) {
                 if self.ending == Ending::Reset {
-                    reset(writer.half.as_ref());
+                    writer.reset();
                 }
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
@@ -247,7 +266,7 @@ impl Chunked {
             let mut chunk = format!("{length:x}\r\n").into_bytes();
             chunk.extend_from_slice(piece);
             chunk.extend_from_slice(b"\r\n");
-            writer.half.write_all(&chunk).await?;
+            writer.write(&chunk).await?;
             self.sent += length as u64;
             rest = later;
         }
@@ -255,7 +274,7 @@ impl Chunked {
     }
 
     pub(super) async fn finish(self, writer: &mut Writer) -> io::Result<()> {
-        writer.half.write_all(b"0\r\n\r\n").await
+        writer.write(b"0\r\n\r\n").await
     }
 }
 
