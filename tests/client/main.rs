@@ -7,7 +7,10 @@
 #[path = "../fake_envd/mod.rs"]
 mod fake_envd;
 mod faults;
+mod pages;
 mod processes;
 mod protocol;
 mod raw;
 mod sandboxes;
+mod sdks;
+mod stage;

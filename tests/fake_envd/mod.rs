@@ -57,6 +57,8 @@ pub(crate) struct Options {
     pub(crate) api_key: String,
     /// HOME and working directory of the commands, instead of an empty directory of the fake's own.
     pub(crate) home: Option<PathBuf>,
+    /// What every sandbox has in its environment, besides what it was created with.
+    pub(crate) envs: Vec<(String, String)>,
     /// How long an exit is remembered.
     pub(crate) exit_retention: Duration,
     pub(crate) faults: Faults,
@@ -68,6 +70,7 @@ impl Default for Options {
             port: 0,
             api_key: "fake-api-key".to_owned(),
             home: None,
+            envs: Vec::new(),
             exit_retention: Duration::from_secs(30),
             faults: Faults::default(),
         }

@@ -100,6 +100,7 @@ impl Process {
             .env("HOME", &world.home)
             .env("USER", &world.user)
             .env("LOGNAME", &world.user)
+            .envs(world.options.envs.clone())
             .envs(sandbox.environment())
             .envs(&request.envs)
             .stdin(match request.stdin {
