@@ -198,7 +198,7 @@ impl Answer {
         answer.headers = headers
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        if answer.headers.get("transfer-encoding").is_none() {
+        if !answer.headers.contains_key("transfer-encoding") {
             let length = answer.headers.get("content-length");
             answer.left = Some(length.map_or(0, |length| length.parse().unwrap()));
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(crate) struct Faults {
     /// Connections that are reset as soon as they are there.
     pub(crate) refuse_connections: usize,
+    /// Connections that are taken, and never read or answered.
+    pub(crate) black_holes: usize,
     /// How long a connection waits for its first answer.
     pub(crate) delay_connections: Duration,
     /// Requests to envd that the edge answers itself, with 502.

@@ -105,6 +105,15 @@ impl Connection {
             reset(&stream);
             return;
         }
+        let mut stopped = world.stopped.subscribe();
+        if world.take(|faults| &mut faults.black_holes) {
+            stopped
+                .wait_for(|stopped| *stopped)
+                .await
+                .map(drop)
+                .unwrap_or(());
+            return;
+        }
         let delay = world.faults.lock().unwrap().delay_connections;
         tokio::time::sleep(delay).await;
         if stream.set_nodelay(true).is_err() {
@@ -120,7 +129,6 @@ impl Connection {
             writer: Writer { half: Some(writer) },
             world,
         };
-        let mut stopped = connection.world.stopped.subscribe();
         tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => {}
             _ = connection.requests() => {}

@@ -29,6 +29,7 @@ const USAGE: &str = "usage: fake-envd [OPTION]...
 
 Faults:
   --refuse N           reset the next N connections
+  --black-holes N      take the next N connections, and never read them
   --delay MS           let each connection wait
   --proxy-errors N     answer the next N requests to envd with the edge's 502
   --rate-limits N      answer the next N requests to the REST API with 429
@@ -74,6 +75,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
                     "--home" => options.home = Some(value.into()),
                     "--retention" => options.exit_retention = Duration::from_secs(number()?),
                     "--refuse" => faults.refuse_connections = count()?,
+                    "--black-holes" => faults.black_holes = count()?,
                     "--delay" => faults.delay_connections = Duration::from_millis(number()?),
                     "--proxy-errors" => faults.proxy_errors = count()?,
                     "--rate-limits" => faults.rate_limits = count()?,
@@ -123,7 +125,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            write!(io::stderr(), "fake-envd: {error}\n\n{USAGE}").unwrap();
+            let mut stderr = io::stderr().lock();
+            write!(stderr, "fake-envd: {error}\n\n{USAGE}").unwrap();
             return ExitCode::from(2);
         }
     };
@@ -134,7 +137,9 @@ fn main() -> ExitCode {
     runtime.block_on(async {
         let waiting = wait();
         let fake = FakeEnvd::with(options);
-        writeln!(io::stdout(), "{}", fake.url()).unwrap();
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{}", fake.url()).unwrap();
+        drop(stdout);
         waiting.await;
         drop(fake);
     });
