@@ -146,7 +146,7 @@ impl Transcript {
     pub fn has_room_for(&self, stream: Stream) -> bool {
         let held_back = match (self.mode, stream) {
             (EchoMode::Raw, Stream::Stdout) => true,
-            (EchoMode::Raw, Stream::Stderr) | (EchoMode::Off, _) => false,
+            (EchoMode::Raw | EchoMode::Off, _) => false,
             (EchoMode::Enriched, _) => self.intact_journal().is_none(),
         };
         !held_back || self.echo.as_ref().is_none_or(Echo::has_room)

@@ -364,7 +364,7 @@ for n in range(12):
 }
 
 /// A sandbox says who it is in a file that only its host writes; here the file is in a mount namespace of the run's own.
-fn in_a_sandbox() -> Option<Running> {
+pub(crate) fn in_a_sandbox() -> Option<Running> {
     let lines = format!("echo '{INIT}'; {COUNTER}; echo '{RESULT}'");
     let supervised = sh(&lines).env("E2B_SANDBOX_ID", "first");
     let journal = supervised.directory().join("journal");
@@ -394,7 +394,7 @@ fn in_a_sandbox() -> Option<Running> {
     Some(run)
 }
 
-fn copy_sandbox(run: &Running) {
+pub(crate) fn copy_sandbox(run: &Running) {
     let id = format!("/proc/{}/root/run/e2b/.E2B_SANDBOX_ID", run.pid());
     fs::write(id, "second\n").unwrap();
 }

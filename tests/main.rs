@@ -32,6 +32,7 @@ mod recordings;
 mod resources;
 mod run;
 mod sampling;
+mod schema;
 mod secrets;
 mod security;
 mod spool;

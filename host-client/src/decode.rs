@@ -25,7 +25,12 @@ use crate::event::Event;
 /// and what it adds is small.
 const LINE_BYTES: usize = 16 << 20;
 
+/// How often the start of an event is looked for in a line that is none.
+const STARTS: usize = 16;
+
 /// Turns a stream into events, however it was cut into chunks. Does no I/O and knows no clock.
+///
+/// It holds no more than the line that has begun, and of that no more than 16 MiB.
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// The line that has begun.
@@ -44,7 +49,8 @@ pub enum Decoded {
     Noise(Noise),
 }
 
-/// A line of nobody's, as a login shell's profile prints before the first event.
+/// A line of nobody's, as a login shell's profile prints before the first event. If it printed no newline after it, the
+/// event is in the same line, and follows all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noise {
     bytes: Vec<u8>,
@@ -90,23 +96,32 @@ impl Decoder {
     pub fn feed(&mut self, mut bytes: &[u8]) -> Vec<Decoded> {
         let mut decoded = Vec::new();
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.keep(&bytes[..end]);
-            decoded.extend(self.take());
+            let line = &bytes[..end];
+            if self.line.is_empty() && line.len() <= LINE_BYTES {
+                // Most lines come whole, and need not be kept first.
+                read(line, 0, &mut decoded);
+            } else {
+                self.keep(line);
+                self.take(&mut decoded);
+            }
             bytes = &bytes[end + 1..];
         }
         self.keep(bytes);
         decoded
     }
 
-    /// The stream is over: gives the last line if its newline is missing.
+    /// The stream is over: gives the last line if its newline is missing. The next bytes begin another stream.
     #[must_use = "the last event is in the result"]
     pub fn finish(&mut self) -> Option<Decoded> {
-        self.take()
+        let mut decoded = Vec::new();
+        self.take(&mut decoded);
+        // Of an event and what stood before it, the event.
+        decoded.pop()
     }
 
     /// The stream broke: what has begun of a line is thrown away, for the next stream brings the whole line.
     pub fn reset(&mut self) {
-        self.line.clear();
+        self.line = Vec::new();
         self.passed_over = 0;
     }
 
@@ -117,19 +132,56 @@ impl Decoder {
         self.passed_over += (bytes.len() - kept.len()) as u64;
     }
 
-    fn take(&mut self) -> Option<Decoded> {
-        let bytes = std::mem::take(&mut self.line);
+    fn take(&mut self, decoded: &mut Vec<Decoded>) {
+        let line = std::mem::take(&mut self.line);
         let passed_over = std::mem::take(&mut self.passed_over);
-        if bytes.iter().all(u8::is_ascii_whitespace) && passed_over == 0 {
-            return None;
-        }
-        let event = std::str::from_utf8(&bytes)
-            .ok()
-            .filter(|_| passed_over == 0)
-            .and_then(|line| Event::parse(line).ok());
-        Some(match event {
-            Some(event) => Decoded::Event(Box::new(event)),
-            None => Decoded::Noise(Noise { bytes, passed_over }),
-        })
+        read(&line, passed_over, decoded);
     }
+}
+
+/// What a line is.
+fn read(line: &[u8], passed_over: u64, decoded: &mut Vec<Decoded>) {
+    if passed_over == 0 {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        if let Some(event) = event(line) {
+            decoded.push(event);
+            return;
+        }
+    }
+    let noise = |bytes: &[u8]| {
+        Decoded::Noise(Noise {
+            bytes: bytes.to_vec(),
+            passed_over,
+        })
+    };
+    match (passed_over == 0)
+        .then(|| event_after_noise(line))
+        .flatten()
+    {
+        Some((start, event)) => decoded.extend([noise(&line[..start]), event]),
+        None => decoded.push(noise(line)),
+    }
+}
+
+fn event(line: &[u8]) -> Option<Decoded> {
+    // Asked first, for most noise is no object and need not be looked through.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let event = Event::parse(std::str::from_utf8(line).ok()?).ok()?;
+    Some(Decoded::Event(Box::new(event)))
+}
+
+/// The event at the end of a line, behind what somebody printed without a newline: a shell's prompt, or the start of a
+/// line that was torn.
+fn event_after_noise(line: &[u8]) -> Option<(usize, Decoded)> {
+    if line.trim_ascii_end().last() != Some(&b'}') {
+        return None;
+    }
+    let starts = (1..line.len()).filter(|at| line[*at..].starts_with(b"{\""));
+    starts
+        .take(STARTS)
+        .find_map(|start| Some((start, event(&line[start..])?)))
 }

@@ -3,7 +3,11 @@
 //! A line is kept as it came ([`Event::raw`]), so nothing that a newer supervisor or agent says is lost on a reader that
 //! does not know it. What this crate knows of it is in [`Content`].
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -14,12 +18,12 @@ use crate::wire::{Body, Stamp};
 /// Where our member begins in a line of the agent: it is always the last one (DESIGN §4).
 const MEMBER: &str = "\"sandtrace\":";
 
-/// One line of a run.
+/// One line of a run. Cheap to clone but for the supervisor's lines.
 #[derive(Debug, Clone)]
 pub struct Event {
     stamp: Stamp,
     content: Content,
-    raw: Box<str>,
+    raw: Arc<str>,
 }
 
 /// What a line says.
@@ -30,7 +34,8 @@ pub enum Content {
     Supervisor(Body),
     /// The agent speaks.
     Agent(AgentLine),
-    /// The supervisor speaks in words that this version does not know; [`Event::raw`] has them.
+    /// The supervisor speaks in words that this version does not know: a new type, or a known one in a new shape.
+    /// [`Event::raw`] has them.
     Unknown {
         /// The line's type, `sandtrace.…`.
         kind: String,
@@ -49,13 +54,51 @@ pub enum NotAnEvent {
     NoStamp,
 }
 
-/// A line's outside: what every line has.
-#[derive(Deserialize)]
+/// A line's outside: what every line has. Of members that stand twice, as an agent may print them, the last counts, as
+/// in nearly all JSON libraries.
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(rename = "type", borrow)]
     kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    sandtrace: Option<&'a RawValue>,
+    stamp: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut envelope = Envelope::default();
+                // Raw keys too: half of a UTF-16 pair in one makes no line unreadable.
+                while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                    match text(key).as_deref() {
+                        Some("type") => envelope.kind = Some(value),
+                        Some("sandtrace") => envelope.stamp = Some(value),
+                        _ => {}
+                    }
+                }
+                Ok(envelope)
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// The text of a JSON string.
+fn text(json: &RawValue) -> Option<Cow<'_, str>> {
+    let quoted = json.get();
+    let inside = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    if inside.contains('\\') {
+        return serde_json::from_str(quoted).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inside))
 }
 
 impl Event {
@@ -65,25 +108,28 @@ impl Event {
     ///
     /// When it is no line of a supervised run.
     pub fn parse(line: &str) -> Result<Self, NotAnEvent> {
-        let line = line.trim();
         let envelope: Envelope<'_> = serde_json::from_str(line).map_err(NotAnEvent::NotJson)?;
         let stamp = envelope
-            .sandtrace
+            .stamp
             .and_then(|stamp| serde_json::from_str(stamp.get()).ok())
             .ok_or(NotAnEvent::NoStamp)?;
-        let kind: Option<String> = envelope
-            .kind
-            .and_then(|kind| serde_json::from_str(kind.get()).ok());
-        let content = match kind {
-            Some(kind) if kind.starts_with("sandtrace.") => {
-                serde_json::from_str(line).map_or(Content::Unknown { kind }, Content::Supervisor)
+        let raw: Arc<str> = line.into();
+        let content = match envelope.kind.and_then(text) {
+            Some(kind) if kind.starts_with("sandtrace.") => match serde_json::from_str(line) {
+                Ok(body) => Content::Supervisor(body),
+                Err(_) => Content::Unknown {
+                    kind: kind.into_owned(),
+                },
+            },
+            kind => {
+                let kind = kind.map(|kind| kind.into_owned().into_boxed_str());
+                Content::Agent(AgentLine::new(kind, Arc::clone(&raw)))
             }
-            kind => Content::Agent(AgentLine::new(kind, line)),
         };
         Ok(Self {
             stamp,
             content,
-            raw: line.into(),
+            raw,
         })
     }
 
@@ -105,17 +151,31 @@ impl Event {
         &self.content
     }
 
+    /// The line's `type`; an agent's line may have none.
+    #[must_use]
+    pub fn kind(&self) -> Option<&str> {
+        match &self.content {
+            Content::Supervisor(body) => Some(body.kind()),
+            Content::Agent(line) => line.kind(),
+            Content::Unknown { kind } => Some(kind),
+        }
+    }
+
     /// The whole line as it came, without its newline.
     #[must_use]
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// The whole line as a JSON value, with every member that this version does not know.
+    /// The whole line as a JSON value, with every member that this version does not know. `null` for an agent's line
+    /// that cannot be one, see [`AgentLine::json`].
     #[must_use]
     pub fn json(&self) -> Value {
-        // It was read once already.
-        serde_json::from_str(&self.raw).unwrap_or_default()
+        match &self.content {
+            Content::Agent(line) => line.json().clone(),
+            // It was read once already.
+            _ => serde_json::from_str(&self.raw).unwrap_or_default(),
+        }
     }
 
     /// The line as the agent printed it, byte for byte, when it is the agent's.
@@ -125,7 +185,9 @@ impl Event {
             return None;
         };
         let at = self.raw.rfind(MEMBER)?;
+        // The member's value is a flat object of ours.
+        let end = at + self.raw[at..].find('}')? + 1;
         let kept = self.raw[..at].strip_suffix(',').unwrap_or(&self.raw[..at]);
-        Some(format!("{kept}}}"))
+        Some([kept, &self.raw[end..]].concat())
     }
 }

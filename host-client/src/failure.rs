@@ -177,6 +177,8 @@ impl fmt::Display for FailureKind {
 
 /// One fact that a verdict rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Evidence {
     /// Where the fact was seen: `intent`, `result` (its fields), `wait_status`, `spawn`, `clock`; or in somebody's words:
     /// `message` (the CLI's, in the result), `stderr`, `stream` (an error event of the agent). Of memory, as the kernel
@@ -185,7 +187,8 @@ pub struct Evidence {
     /// `socket` (a connection of the agent's own that the kernel sends the same on again and again, or that there was
     /// none), `probe` (one try, at the time of failure, to open a connection to the API's host or the proxy before it),
     /// `retry` (how often the CLI tried again, over what time, and what came of the last), `rate_limit` (the last that
-    /// was said of a rate limit's window).
+    /// was said of a rate limit's window). Of a run that was lost, by this crate: `events` (what came last), `samples`,
+    /// `process` (what the sandbox says of the supervisor), `provider` (what it says of the sandbox).
     pub source: String,
     /// The fact, in words a person can read.
     pub fact: String,
@@ -193,6 +196,7 @@ pub struct Evidence {
 
 /// Another explanation that the facts do not rule out.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Alternative {
     /// What it would have been.
     pub kind: FailureKind,
@@ -202,6 +206,7 @@ pub struct Alternative {
 
 /// The verdict on a run that did not succeed.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Failure {
     /// What went wrong.
     pub kind: FailureKind,
@@ -217,26 +222,72 @@ pub struct Failure {
     pub alternatives: Vec<Alternative>,
 }
 
+/// The verdict on a run that did not succeed.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct WireFailure {
+    /// `timeout`, `oom`, `network`, `api`, `limit`, `cancelled`, `crash`, `spawn`, `lost`, `unknown`.
     class: String,
+    /// The reason within the class; `unknown` has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// One sentence for a person.
     message: String,
+    /// How sure the verdict is.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     confidence: f64,
+    /// Whether the same run, started again unchanged, may well succeed.
     recoverable: bool,
+    /// The facts it rests on, the strongest first.
     #[serde(default)]
     evidence: Vec<Evidence>,
+    /// What else it might have been.
     #[serde(default)]
     alternatives: Vec<Alternative>,
 }
 
+/// Another explanation that the facts do not rule out.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct WireAlternative {
+    /// As of a failure.
     class: String,
+    /// As of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// How likely.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     confidence: f64,
+}
+
+/// On the wire these two are what their mirrors are.
+#[cfg(feature = "schema")]
+mod schema {
+    use std::borrow::Cow;
+
+    use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+    use super::{Alternative, Failure, WireAlternative, WireFailure};
+
+    impl JsonSchema for Failure {
+        fn schema_name() -> Cow<'static, str> {
+            "Failure".into()
+        }
+
+        fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+            WireFailure::json_schema(generator)
+        }
+    }
+
+    impl JsonSchema for Alternative {
+        fn schema_name() -> Cow<'static, str> {
+            "Alternative".into()
+        }
+
+        fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+            WireAlternative::json_schema(generator)
+        }
+    }
 }
 
 impl Serialize for Failure {

@@ -7,22 +7,27 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+pub mod attribute;
 mod decode;
 mod event;
 pub mod failure;
 mod input;
-mod launch;
+pub mod launch;
+
 #[cfg(feature = "live")]
 pub mod live;
 pub mod run;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod sequence;
+mod time;
 pub mod wire;
 
 pub use decode::{Decoded, Decoder, Noise};
 pub use event::{Content, Event, NotAnEvent};
 pub use failure::{Alternative, Evidence, Failure, FailureKind};
 pub use input::Input;
-pub use launch::Launch;
+pub use launch::{Launch, LaunchError};
 pub use run::{Conclusion, Run};
 pub use sequence::{Admission, Sequence};
 pub use wire::{Body, Outcome, Stamp, WIRE_VERSION};

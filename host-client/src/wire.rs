@@ -16,6 +16,7 @@ pub const WIRE_VERSION: u32 = 1;
 
 /// Where a line stands in the run: appended to every line as the member `sandtrace`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Stamp {
     /// Starts at 1, has no gaps, and is the journal's key.
@@ -30,6 +31,7 @@ pub struct Stamp {
 
 /// A line of the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", content = "data")]
 #[non_exhaustive]
 pub enum Body {
@@ -65,8 +67,28 @@ pub enum Body {
     RunFinished(Box<RunFinished>),
 }
 
+impl Body {
+    /// The line's `type`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RunStarted(_) => "sandtrace.run.started",
+            Self::SpanStarted(_) => "sandtrace.span.started",
+            Self::SpanEnded(_) => "sandtrace.span.ended",
+            Self::Resources(_) => "sandtrace.resources",
+            Self::Output(_) => "sandtrace.output",
+            Self::AgentExited(_) => "sandtrace.agent.exited",
+            Self::Heartbeat(_) => "sandtrace.heartbeat",
+            Self::Warning(_) => "sandtrace.warning",
+            Self::Otlp(_) => "sandtrace.otlp",
+            Self::RunFinished(_) => "sandtrace.run.finished",
+        }
+    }
+}
+
 /// `sandtrace.run.started`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct RunStarted {
     /// [`WIRE_VERSION`] of the supervisor.
@@ -98,6 +120,7 @@ pub struct RunStarted {
 
 /// A run that goes on elsewhere, in the sandbox that ours was copied from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct ForkedFrom {
     /// Its run id.
@@ -112,6 +135,7 @@ pub struct ForkedFrom {
 
 /// Versions of the parts of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Versions {
     /// The supervisor's version.
@@ -120,6 +144,7 @@ pub struct Versions {
 
 /// The limits in force, so that a reader need not guess them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Limits {
     /// A longer line is passed on in fragments.
@@ -141,6 +166,7 @@ pub struct Limits {
 
 /// `sandtrace.span.started`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SpanStarted {
     /// 16 hex digits.
@@ -159,6 +185,7 @@ pub struct SpanStarted {
 
 /// `sandtrace.span.ended`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SpanEnded {
     /// 16 hex digits.
@@ -180,6 +207,7 @@ pub struct SpanEnded {
 
 /// `sandtrace.resources`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Resources {
     /// The whole sandbox.
@@ -194,6 +222,7 @@ pub struct Resources {
 
 /// What the whole sandbox uses.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SandboxResources {
     /// CPU in use since the last sample, as a fraction of all CPUs (0 to 1).
@@ -224,6 +253,7 @@ pub struct SandboxResources {
 
 /// Pressure stall information over the last ten seconds, in percent (0 to 100).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Pressure {
     /// Some task waited for a CPU.
@@ -240,6 +270,7 @@ pub struct Pressure {
 
 /// What the agent and everything it started use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct TreeResources {
     /// Living processes.
@@ -260,6 +291,7 @@ pub struct TreeResources {
 
 /// The memory cgroup that the agent is charged to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct CgroupResources {
     /// Bytes charged.
@@ -274,16 +306,23 @@ pub struct CgroupResources {
 
 /// Which stream an output came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
+    /// A word of a newer supervisor.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    #[serde(other)]
+    Unknown,
 }
 
 /// `sandtrace.output`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Output {
     /// Where it was written.
@@ -303,6 +342,7 @@ pub struct Output {
 
 /// One fragment of a long line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Part {
     /// Counts from 0.
@@ -313,6 +353,7 @@ pub struct Part {
 
 /// How the run ended, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Outcome {
@@ -323,6 +364,7 @@ pub enum Outcome {
     /// Somebody stopped it on purpose.
     Cancelled,
     /// A word of a newer supervisor.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     #[serde(other)]
     Unknown,
 }
@@ -342,6 +384,7 @@ impl Outcome {
 
 /// The agent's wait status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Exit {
     /// The agent's exit code, when it exited.
@@ -356,6 +399,7 @@ pub struct Exit {
 
 /// `sandtrace.agent.exited`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct AgentExited {
     /// How it ended.
@@ -368,6 +412,7 @@ pub struct AgentExited {
 
 /// `sandtrace.heartbeat`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Heartbeat {
     /// Milliseconds since the supervisor started.
@@ -378,6 +423,7 @@ pub struct Heartbeat {
 
 /// `sandtrace.warning`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Warning {
     /// A stable word, for instance `traceparent_invalid`.
@@ -391,6 +437,7 @@ pub struct Warning {
 
 /// Token counts of the whole run. Input is fresh + cache read + cache write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Usage {
     /// All input tokens, cached ones included.
@@ -409,6 +456,7 @@ pub struct Usage {
 
 /// A cost and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Cost {
     /// US dollars.
@@ -420,6 +468,7 @@ pub struct Cost {
 
 /// When things happened, in milliseconds since the supervisor started. `null`: it never happened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Phases {
     /// The agent was executed.
@@ -441,6 +490,7 @@ pub struct Phases {
 
 /// What became of the telemetry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Telemetry {
     /// Spans finished.
@@ -453,6 +503,7 @@ pub struct Telemetry {
 
 /// What became of the spans at one destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct DestinationCounts {
     /// The destination's name, for instance `otlp`.
@@ -485,6 +536,7 @@ pub struct DestinationCounts {
 
 /// What became of one signal's items at one destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct SignalCounts {
     /// Acknowledged.
@@ -497,6 +549,7 @@ pub struct SignalCounts {
 
 /// A process that the agent left running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Survivor {
     /// Its process id.
@@ -509,6 +562,7 @@ pub struct Survivor {
 
 /// Counts of the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Counts {
     /// User turns.
@@ -529,6 +583,7 @@ pub struct Counts {
 
 /// `sandtrace.otlp`: an OTLP/JSON request for the host to export, to `/v1/{signal}` of whatever takes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct Otlp {
     /// `traces`, `metrics` or `logs`.
@@ -539,6 +594,7 @@ pub struct Otlp {
 
 /// `sandtrace.run.finished`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct RunFinished {
     /// How it ended.
@@ -569,6 +625,7 @@ pub struct RunFinished {
 
 /// Peaks and totals of the run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct ResourcePeaks {
     /// Samples taken.
@@ -596,6 +653,7 @@ pub struct ResourcePeaks {
 
 /// The process that had the most memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct LargestProcess {
     /// The file name of its executable, else its command name; never its arguments.
@@ -606,6 +664,7 @@ pub struct LargestProcess {
 
 /// The tool call that had the most memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(not(feature = "produce"), non_exhaustive)]
 pub struct LargestTool {
     /// The call's id.

@@ -1,8 +1,9 @@
 //! How a run ended, for whoever started it.
 
-use super::Run;
-use crate::failure::{Failure, FailureKind};
-use crate::wire::{Cost, Exit, Outcome, Resources, RunFinished, Usage};
+use super::loss::Loss;
+use super::{Run, loss};
+use crate::failure::Failure;
+use crate::wire::{Cost, Exit, Outcome, RunFinished, Usage};
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,47 +27,6 @@ pub struct Conclusion {
     pub lost: Option<Box<Loss>>,
 }
 
-/// How a run was lost.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Loss {
-    /// Why there will be nothing more.
-    pub reason: LossReason,
-    /// What the sandbox's provider says about it, for instance E2B's `kill_reason`.
-    pub provider_says: Option<String>,
-    /// The last sample of CPU and memory.
-    pub last_resources: Option<Resources>,
-}
-
-/// Why a stream ended for good without the run's last line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LossReason {
-    /// The sandbox is gone.
-    SandboxGone,
-    /// The sandbox is gone because its time was over.
-    SandboxTimeout,
-    /// The sandbox is there, the supervisor is not.
-    SupervisorGone {
-        /// What the sandbox says of the process, for instance `signal: killed`.
-        status: Option<String>,
-    },
-    /// Neither could be reached again within the time for it.
-    Unreachable,
-}
-
-impl Loss {
-    /// A loss of which no more than the reason is known.
-    #[must_use]
-    pub fn new(reason: LossReason) -> Self {
-        Self {
-            reason,
-            provider_says: None,
-            last_resources: None,
-        }
-    }
-}
-
 impl Conclusion {
     pub(super) fn of(finished: &RunFinished) -> Self {
         Self {
@@ -81,27 +41,20 @@ impl Conclusion {
         }
     }
 
+    /// If the agent's end was seen, the verdict stands, and only the last lines are lost.
     pub(super) fn of_lost(run: &Run, mut loss: Loss) -> Self {
-        let kind = match loss.reason {
-            LossReason::SandboxGone | LossReason::Unreachable => FailureKind::LostSandbox,
-            LossReason::SandboxTimeout => FailureKind::TimeoutSandboxEnd,
-            LossReason::SupervisorGone { .. } => FailureKind::LostSupervisor,
+        loss.complete(run);
+        let (outcome, failure, exit) = match run.exited() {
+            Some(exited) => (exited.outcome, exited.failure.clone(), exited.exit.clone()),
+            None => (Outcome::Failure, Some(loss::failure(run, &loss)), None),
         };
-        loss.last_resources = run.resources().cloned();
         Self {
-            outcome: Outcome::Failure,
-            failure: Some(Failure {
-                recoverable: kind.recoverable(),
-                kind,
-                message: "the stream ended without the run's last line".to_owned(),
-                confidence: 0.9,
-                evidence: Vec::new(),
-                alternatives: Vec::new(),
-            }),
-            exit: None,
+            outcome,
+            failure,
+            exit,
             duration_ms: None,
             usage: run.usage(),
-            cost: run.cost().cloned(),
+            cost: run.cost(),
             finished: None,
             lost: Some(Box::new(loss)),
         }
@@ -111,5 +64,11 @@ impl Conclusion {
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.outcome == Outcome::Success
+    }
+
+    /// Whether the stream ended without the run's last line.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 }
