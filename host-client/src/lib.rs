@@ -16,6 +16,8 @@ pub mod launch;
 
 #[cfg(feature = "live")]
 pub mod live;
+#[cfg(all(feature = "local", unix))]
+pub mod local;
 pub mod run;
 #[cfg(feature = "schema")]
 pub mod schema;
