@@ -18,10 +18,14 @@ pub mod launch;
 pub mod live;
 #[cfg(all(feature = "local", unix))]
 pub mod local;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod run;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod sequence;
+#[cfg(feature = "sse")]
+pub mod sse;
 mod time;
 pub mod wire;
 
