@@ -321,11 +321,12 @@ fn left(diagnosis: &mut Diagnosis, inventory: &Inventory) {
         );
         diagnosis.tell("spool", Health::Lacks, finding);
     }
-    if inventory.newer > 0 {
-        let finding = format!("{} {NEWER}", inventory.newer);
-        diagnosis.tell("spool", Health::Lacks, finding);
+    let untouched = [(inventory.newer, NEWER), (inventory.elsewhere, ELSEWHERE)];
+    for (count, what) in untouched.into_iter().filter(|(count, _)| *count > 0) {
+        diagnosis.tell("spool", Health::Lacks, format!("{count} {what}"));
     }
-    if inventory.waiting.is_empty() && inventory.damaged + inventory.newer == 0 {
+    let others = inventory.damaged + inventory.newer + inventory.elsewhere;
+    if inventory.waiting.is_empty() && others == 0 {
         diagnosis.tell(
             "spool",
             Health::Works,
@@ -336,6 +337,9 @@ fn left(diagnosis: &mut Diagnosis, inventory: &Inventory) {
 
 /// What is said of files of a version that we do not know.
 const NEWER: &str = "requests were written by a newer sandtrace and are left alone: only one that new can send them";
+
+/// Likewise of requests that another sandbox made.
+const ELSEWHERE: &str = "requests were made in another sandbox, of which this is a copy: they are sent from there alone";
 
 fn waits(waiting: &Waiting) -> String {
     let oldest = jiff::Timestamp::try_from(waiting.oldest);
@@ -376,13 +380,15 @@ fn resent(diagnosis: &mut Diagnosis, report: &ResendReport) {
             "requests are gone, for there were too many",
         ),
         (report.newer, NEWER),
+        (report.elsewhere, ELSEWHERE),
         (report.in_use, "spools are in use by a run that goes on"),
     ] {
         if count > 0 {
             diagnosis.tell("spool", Health::Lacks, format!("{count} {what}"));
         }
     }
-    if report.destinations.is_empty() && report.others.is_empty() && report.newer == 0 {
+    let untouched = report.newer + report.elsewhere;
+    if report.destinations.is_empty() && report.others.is_empty() && untouched == 0 {
         diagnosis.tell(
             "spool",
             Health::Works,

@@ -572,3 +572,122 @@ fn what_a_newer_version_left_stays_and_doctor_names_it() {
     );
     assert_eq!(fs::read_to_string(&newer).unwrap(), text);
 }
+
+/// A run in a mount namespace of its own, where a file says which sandbox this is. `None` where there is none to be had.
+fn in_sandbox(id: &str, script: &str, root: &Path, url: &str) -> Option<Running> {
+    let supervised = sending(script, root, url).stdin_held();
+    let enter = format!(
+        "mount -t tmpfs none /run && mkdir /run/e2b && echo {id} > /run/e2b/.E2B_SANDBOX_ID || exit 99; exec \"$@\""
+    );
+    let probe = Command::new("unshare")
+        .args(["-m", "mount", "-t", "tmpfs", "none", "/run"])
+        .output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        skipped("no mount namespace to be had");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", &enter, "sh"])
+        .args([
+            env!("CARGO_BIN_EXE_sandtrace"),
+            "run",
+            "--flush-timeout",
+            "1s",
+        ])
+        .arg("--journal")
+        .arg(root)
+        .args(["--", "sh", "-c", script]);
+    let run = supervised.start_as(command);
+    run.ready();
+    Some(run)
+}
+
+/// The copy of a sandbox is made as its host makes one: the file says another id.
+fn copy_sandbox(run: &Running) {
+    let id = format!("/proc/{}/root/run/e2b/.E2B_SANDBOX_ID", run.pid());
+    fs::write(id, "second\n").unwrap();
+}
+
+/// The trace ids of all spans in these bodies.
+fn traces(receiver: &Receiver, from: usize) -> BTreeSet<String> {
+    let received = receiver.received().split_off(from);
+    let spans = received.iter().flat_map(|request| request.spans());
+    spans
+        .map(|span| {
+            let bytes = span.trace_id.iter();
+            bytes.map(|byte| format!("{byte:02x}")).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn a_copy_of_the_sandbox_sends_nothing_that_waited_when_it_was_made() {
+    let root = tempfile::tempdir().unwrap();
+    let (receiver, on) = switched(Duration::ZERO);
+    let wait = "until [ -e \"$DIR/go\" ]; do sleep 0.05; done";
+    // Other calls than before.
+    let later = busy(5, "")
+        .replace("i=0", "i=20")
+        .replace("-lt 5", "-lt 25");
+    let script = format!("{}\n{wait}\n{later}\nread line", busy(20, ""));
+    let url = receiver.traces_url();
+    let Some(run) = in_sandbox("first", &script, root.path(), &url) else {
+        return;
+    };
+    let before = poll("the requests wait", || {
+        let waiting = bodies(root.path());
+        (waiting.len() >= 40).then_some(waiting)
+    });
+    // The first has failed, and waits for its next try.
+    receiver.wait_for(1, Duration::from_secs(30));
+    copy_sandbox(&run);
+    on.store(true, Ordering::Relaxed);
+    let tried = receiver.received().len();
+    let second = run.line("the copy's own run", |line| {
+        line["type"] == "sandtrace.run.started" && line["data"]["forked_from"].is_object()
+    });
+    fs::write(run.directory().join("go"), "").unwrap();
+    receiver.wait_for(tried + 10, Duration::from_secs(30));
+    let run = end(run);
+    let trace = second["data"]["trace_id"].as_str().unwrap().to_owned();
+    assert_eq!(traces(&receiver, tried), BTreeSet::from([trace]));
+    let row = counts(&run);
+    let number = |name: &str| row[name].as_u64().unwrap();
+    assert!(number("dropped") >= before.len() as u64, "{row}");
+    assert!(number("exported") >= 10, "{row}");
+    assert_eq!((number("queued"), number("spooled")), (0, 0), "{row}");
+    assert!(
+        row["last_error"].as_str().unwrap().contains("copy"),
+        "{row}"
+    );
+    no_spool_left(root.path());
+    run.assert_nothing_left();
+}
+
+#[test]
+fn what_a_run_left_is_sent_from_its_own_sandbox_and_from_no_copy() {
+    let root = tempfile::tempdir().unwrap();
+    let (receiver, on) = switched(Duration::ZERO);
+    let url = receiver.traces_url();
+    let Some(run) = in_sandbox("first", &busy(5, ""), root.path(), &url) else {
+        return;
+    };
+    run.wait();
+    let left = bodies(root.path());
+    assert!(left.len() >= 10);
+    on.store(true, Ordering::Relaxed);
+    let tried = receiver.received().len();
+    let copy = in_sandbox("second", WAITING, root.path(), &url).unwrap();
+    assert_eq!(counts(&end(copy))["resent"], 0);
+    assert_eq!(bodies(root.path()), left, "it is not the copy's to remove");
+    let arrived = receiver.received().split_off(tried);
+    assert!(!arrived.iter().any(|request| left.contains(&request.body)));
+
+    let same = in_sandbox("first", WAITING, root.path(), &url).unwrap();
+    poll("the spool is sent", || {
+        spooled(root.path()).is_empty().then_some(())
+    });
+    assert_eq!(counts(&end(same))["resent"], left.len());
+    no_spool_left(root.path());
+}

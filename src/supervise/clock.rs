@@ -16,10 +16,8 @@ use crate::clock::{Clues, Counters, CreditClock, Pause, Place, Reading};
 use crate::process::cgroup::own_cgroup;
 use crate::process::{Signalled, Signals};
 use crate::session::Input;
+pub(super) use crate::telemetry::sandbox_id;
 use crate::time::{Now, UnixNanos};
-
-/// Where E2B writes which sandbox this is; after a fork the file is right, and the variable of the same name is not.
-const SANDBOX_ID: &str = "/run/e2b/.E2B_SANDBOX_ID";
 
 /// The clocks, read in one place.
 #[derive(Debug)]
@@ -83,12 +81,6 @@ fn reading(started: Instant) -> Reading {
         monotonic: started.elapsed(),
         real: UnixNanos::from(SystemTime::now()),
     }
-}
-
-/// Which sandbox this is, as the sandbox itself says.
-pub(super) fn sandbox_id() -> Option<String> {
-    let text = fs::read_to_string(SANDBOX_ID).ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// Who counts the time that we lost.

@@ -29,6 +29,10 @@ impl Supervisor {
         let forked = self.session.fork(now, &run_id, &mut self.effects);
         let renamed = self.transcript.fork(now, &run_id, &forked);
         let resource = forked_resource_of(&self.settings, &run_id);
+        // What the host has not been told yet, the original tells it.
+        while let Some(Ok(request)) = self.host_requests.as_mut().map(|it| it.try_recv()) {
+            request.leave();
+        }
         if let (Some(telemetry), Ok(resource)) = (&self.telemetry, resource) {
             telemetry.identify(resource);
         }

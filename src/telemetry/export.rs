@@ -23,10 +23,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 
 use super::console::Console;
 use super::counts::Counts;
-use super::destination::{Batching, Dialect, Semconv};
+use super::destination::{Batching, Dialect, Semconv, Signal};
 use super::encode::{EncodeError, Encoder};
 use super::file::{JournalFiles, Moment};
 use super::held::{Held, NOT_THERE, ReadBack};
+use super::home::{COPIED, sandbox_id};
 use super::host::Host;
 use super::logs::{LogEntry, Records};
 use super::messages::MessagePlace;
@@ -139,6 +140,7 @@ impl<E> RouteSink<E> {
             Door::Open | Door::Held => {}
             Door::Off => return self.counts.dropped_too(items),
             Door::NotSampled => return self.counts.not_sampled(items),
+            Door::Copied => return self.counts.dropped(items, COPIED),
         }
         let encoded = caught(|| encode(&self.encoder).map_err(|error| error.to_string()));
         match encoded.and_then(|encoded| encoded) {
@@ -293,7 +295,12 @@ impl Export {
         self.depot.open();
         let resending = self.leftovers.take().map(|leftovers| {
             let draining = self.draining.subscribe();
-            tokio::spawn(resend(leftovers.root, leftovers.targets, draining))
+            tokio::spawn(resend(
+                leftovers.root,
+                leftovers.targets,
+                draining,
+                sandbox_id,
+            ))
         });
         for sender in self.senders.drain(..) {
             // A sender that panics ends alone; what it leaves is counted as queued.
@@ -349,9 +356,13 @@ impl Export {
                     self.emit_metrics(Moment::Last);
                 }
                 Some(Message::Identify(resource)) => {
+                    self.depot.copied();
+                    // The original's, too: only the journal's copy is ours.
                     self.emit_spans(&mut spans);
                     self.emit_logs(&mut logs);
                     self.emit_metrics(Moment::Last);
+                    self.forget_held();
+                    self.depot.settle();
                     self.identify(&resource);
                 }
                 Some(Message::Shutdown { deadline, done }) => break (deadline, done),
@@ -414,6 +425,17 @@ impl Export {
         self.held.hold(has_file);
     }
 
+    /// What waits for the end of the run is the original's.
+    fn forget_held(&mut self) {
+        let length = self.copies().map(JournalFiles::traces_length);
+        let waiting = self.held.forget(length.unwrap_or_default());
+        for counts in self.sinks.iter().filter_map(Sink::spans_without_queue) {
+            if waiting > 0 {
+                counts.dropped(waiting, COPIED);
+            }
+        }
+    }
+
     fn copies(&self) -> Option<&JournalFiles> {
         self.sinks.iter().find_map(|sink| match sink {
             Sink::File(files) => Some(files),
@@ -437,7 +459,10 @@ impl Export {
                 counts.not_sampled(waiting);
                 continue;
             }
-            match self.copies().map(|files| files.read_back(waiting)) {
+            match self
+                .copies()
+                .map(|files| files.read_back(self.held.begin(), waiting))
+            {
                 Some(Ok(copy)) => {
                     self.tasks.spawn(sink.send_late(copy));
                 }
@@ -478,12 +503,14 @@ impl Export {
         };
         let count = batch.items.len() as u64;
         let door = self.held.take(count);
+        let is_copy = self.depot.is_copy();
         for sink in &mut self.sinks {
             match (&mut *sink, door) {
                 (Sink::File(files), _) => files.spans(data(&batch.items)),
                 (Sink::Otlp(otlp), _) if self.unsampled => otlp.not_sampled(count),
                 (Sink::Otlp(otlp), _) => otlp.spans(batch.items.clone(), &self.trace),
                 (_, Door::Held) => {}
+                (Sink::Host(host), Door::Open) if is_copy => host.leave(Signal::Traces, count),
                 (Sink::Console(console), Door::Open) if console.takes().traces => {
                     console.print(data(&batch.items), batch.weight);
                 }
@@ -506,10 +533,12 @@ impl Export {
             return;
         }
         let records = Arc::new(Records::new(batch.items, self.trace.flags));
+        let is_copy = self.depot.is_copy();
         for sink in &mut self.sinks {
             match sink {
                 Sink::File(files) => files.logs(&records),
                 Sink::Otlp(otlp) => otlp.logs(&records),
+                Sink::Host(host) if is_copy => host.leave(Signal::Logs, records.len()),
                 Sink::Host(host) if host.takes().logs => host.logs(&records),
                 Sink::Console(console) if console.takes().logs => {
                     console.logs(&records, batch.weight);
@@ -532,10 +561,12 @@ impl Export {
             let Some(metrics) = self.metrics.collect(temporality).map(Arc::new) else {
                 continue;
             };
+            let is_copy = self.depot.is_copy();
             for sink in self.sinks.iter_mut().filter(|sink| wants(sink)) {
                 match sink {
                     Sink::File(files) => files.metrics(&metrics, moment),
                     Sink::Otlp(otlp) => otlp.metrics(&metrics),
+                    Sink::Host(host) if is_copy => host.leave(Signal::Metrics, points(&metrics)),
                     Sink::Host(host) => host.metrics(&metrics),
                     Sink::Console(console) => console.metrics(&metrics),
                 }

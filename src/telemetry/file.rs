@@ -115,13 +115,18 @@ impl JournalFiles {
         self.traces.is_some()
     }
 
-    /// The first `owed` spans, from the copy as it is now.
-    pub(super) fn read_back(&self, owed: u64) -> io::Result<ReadBack> {
+    /// How many bytes the copy of spans has.
+    pub(super) fn traces_length(&self) -> u64 {
+        self.traces.as_ref().map_or(0, |lines| lines.written)
+    }
+
+    /// The first `owed` spans from here on, out of the copy as it is now.
+    pub(super) fn read_back(&self, from: u64, owed: u64) -> io::Result<ReadBack> {
         let Some(lines) = &self.traces else {
             return Err(io::ErrorKind::NotFound.into());
         };
         let file = lines.file.try_clone()?;
-        Ok(ReadBack::new(file, lines.written, owed))
+        Ok(ReadBack::new(file, from..lines.written, owed))
     }
 
     pub(super) fn takes_metrics(&self) -> bool {

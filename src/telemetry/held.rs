@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +40,8 @@ pub(super) const NOT_THERE: &str =
 pub(super) struct Held {
     door: Door,
     waiting: u64,
+    /// Where they begin in the file.
+    begin: u64,
 }
 
 impl Held {
@@ -51,6 +54,7 @@ impl Held {
                 Door::NotSampled
             },
             waiting: 0,
+            begin: 0,
         }
     }
 
@@ -71,6 +75,17 @@ impl Held {
         self.door
     }
 
+    /// Where what waits begins in the file.
+    pub(super) fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// So many spans wait no longer; those that do begin here in the file.
+    pub(super) fn forget(&mut self, begin: u64) -> u64 {
+        self.begin = begin;
+        std::mem::take(&mut self.waiting)
+    }
+
     /// The end has decided, for so many spans that waited.
     pub(super) fn judge(&mut self, judgement: Judgement) -> u64 {
         self.door = match judgement {
@@ -84,19 +99,19 @@ impl Held {
 /// The spans that waited, out of the journal's copy.
 #[derive(Debug)]
 pub(super) struct ReadBack {
-    lines: BufReader<io::Take<FromStart>>,
+    lines: BufReader<io::Take<Part>>,
     line: Vec<u8>,
     owed: u64,
 }
 
 /// Reads a file without moving the offset that its writer shares.
 #[derive(Debug)]
-struct FromStart {
+struct Part {
     file: File,
     at: u64,
 }
 
-impl Read for FromStart {
+impl Read for Part {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buffer, self.at)?;
         self.at += read as u64;
@@ -114,11 +129,15 @@ pub(super) struct Line {
 }
 
 impl ReadBack {
-    /// The first `owed` spans within the first `length` bytes.
-    pub(super) fn new(file: File, length: u64, owed: u64) -> Self {
-        let start = FromStart { file, at: 0 };
+    /// The first `owed` spans within these bytes.
+    pub(super) fn new(file: File, bytes: Range<u64>, owed: u64) -> Self {
+        let file = Part {
+            file,
+            at: bytes.start,
+        };
+        let length = bytes.end.saturating_sub(bytes.start);
         Self {
-            lines: BufReader::with_capacity(64 << 10, start.take(length)),
+            lines: BufReader::with_capacity(64 << 10, file.take(length)),
             line: Vec::new(),
             owed,
         }
@@ -385,7 +404,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&lines.concat()).unwrap();
         let length = file.metadata().unwrap().len();
-        ReadBack::new(file, length, owed)
+        ReadBack::new(file, 0..length, owed)
     }
 
     fn line_of(spans: &[FinishedSpan]) -> Vec<u8> {

@@ -15,8 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::yield_now;
 
 use super::counts::{Counts, SignalCounts};
-use super::destination::Signals;
+use super::destination::{Signal, Signals};
 use super::held::{NOT_THERE, ReadBack};
+use super::home::COPIED;
 use super::logs::Records;
 use super::metrics::points;
 use super::request;
@@ -43,6 +44,11 @@ pub struct HostRequest {
 }
 
 impl HostRequest {
+    /// It is written by the sandbox that this one was copied from.
+    pub fn leave(self) {
+        self.counts.dropped(self.items, COPIED);
+    }
+
     /// The line's data. Whoever takes it writes it, which is all that can be known of its delivery here.
     #[must_use]
     pub fn into_line(self) -> wire::Otlp {
@@ -97,6 +103,19 @@ impl Host {
             let spans = now.iter().cloned().map(|span| span_data(span, trace));
             let request = request::of_spans(spans.collect(), &self.resource);
             self.send("traces", &request, now.len() as u64, &self.counts.spans);
+        }
+    }
+
+    /// Leaves so much to the sandbox that this one was copied from.
+    pub(super) fn leave(&self, signal: Signal, items: u64) {
+        let counts = match signal {
+            Signal::Traces => &self.counts.spans,
+            Signal::Metrics => &self.counts.metrics,
+            Signal::Logs => &self.counts.logs,
+        };
+        if self.signals.has(signal) {
+            counts.taken(items);
+            counts.dropped(items, COPIED);
         }
     }
 

@@ -24,6 +24,7 @@ mod encode;
 mod export;
 mod file;
 mod held;
+mod home;
 mod host;
 mod limits;
 mod logs;
@@ -80,6 +81,7 @@ pub use self::destination::{
     Signals, Temporality, TlsFiles,
 };
 pub use self::file::{JournalFile, JournalPaths};
+pub use self::home::sandbox_id;
 pub use self::host::HostRequest;
 pub use self::limits::Limits;
 pub use self::logs::LogEntry;
@@ -228,7 +230,7 @@ impl Telemetry {
             Some(SpoolPlace { run, root }) => (Some(run), root),
             None => (None, None),
         };
-        let depot = Arc::new(Depot::new(run));
+        let depot = Arc::new(Depot::new(run, sandbox_id));
         let paths = config.journal;
         if paths.traces.is_some() || paths.metrics.is_some() || paths.logs.is_some() {
             let counts = ledger.add("file", paths.traces.is_some());
@@ -407,7 +409,8 @@ impl Telemetry {
         }
     }
 
-    /// Spans recorded from here on come from another resource: the sandbox was forked.
+    /// The sandbox was copied, and this is the copy: what was recorded until now is the original's to send, and what is
+    /// recorded from here on comes from another resource.
     pub fn identify(&self, resource: Vec<(Key, Value)>) {
         // If the thread is gone, nothing is exported any more.
         self.messages
@@ -610,5 +613,5 @@ pub async fn resend_left(
         }
     }
     let (_running, draining) = watch::channel(false);
-    Ok(resend::resend(root.to_owned(), targets, draining).await)
+    Ok(resend::resend(root.to_owned(), targets, draining, sandbox_id).await)
 }

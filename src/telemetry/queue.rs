@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::counts::Counts;
 use super::destination::Route;
+use super::home::{COPIED, Home};
 use super::retry::TRIES;
 use super::spool::{Address, RUN_CAP_BYTES, Spool, State};
 use crate::order::by_number;
@@ -45,6 +46,7 @@ pub(super) struct Depot {
 struct Stock {
     shelves: Vec<Shelf>,
     spooling: Spooling,
+    home: Home,
     memory_cap: usize,
     disk_cap: u64,
     /// A failed write has been told.
@@ -88,6 +90,8 @@ pub(super) enum Door {
     Off,
     /// Sampling has decided against the run.
     NotSampled,
+    /// They are sent by the sandbox that this one was copied from.
+    Copied,
 }
 
 /// One encoded request. Its bytes never change: a retry must be the same request.
@@ -105,6 +109,8 @@ struct Request {
     items: u32,
     /// It was given up once.
     is_second_chance: bool,
+    /// The original sends it.
+    is_forsaken: bool,
 }
 
 // Of thousands, these are what grows.
@@ -158,18 +164,19 @@ impl Shelf {
     fn state(&self) -> State {
         match self.door {
             Door::Held => State::Held,
-            Door::Open | Door::Off | Door::NotSampled => State::Ready,
+            Door::Open | Door::Off | Door::NotSampled | Door::Copied => State::Ready,
         }
     }
 }
 
 impl Depot {
-    /// `run` is the run's directory, where there is a journal.
-    pub(super) fn new(run: Option<PathBuf>) -> Self {
+    /// `run` is the run's directory, where there is a journal; `ask` says which sandbox this is.
+    pub(super) fn new(run: Option<PathBuf>, ask: fn() -> Option<String>) -> Self {
         Self {
             stock: Mutex::new(Stock {
                 shelves: Vec::new(),
                 spooling: run.map_or(Spooling::Off, Spooling::Wanted),
+                home: Home::new(ask),
                 memory_cap: MEMORY_BYTES,
                 disk_cap: RUN_CAP_BYTES,
                 told: false,
@@ -223,7 +230,7 @@ impl Depot {
         if stock.shelves.is_empty() {
             return;
         }
-        let created = Spool::create(run);
+        let created = Spool::create(run, stock.home.id());
         stock.spooling = match created {
             Ok(spool) => Spooling::On(spool),
             Err(error) => {
@@ -235,6 +242,28 @@ impl Depot {
                 Spooling::Off
             }
         };
+    }
+
+    /// Whether this is a copy whose run does not know it yet.
+    pub(super) fn is_copy(&self) -> bool {
+        self.stock().is_copy()
+    }
+
+    /// The run knows that this is a copy: what waits is the original's to send.
+    pub(super) fn copied(&self) {
+        let mut stock = self.stock();
+        stock.home.copied();
+        stock.forsake();
+    }
+
+    /// The run goes on in the copy, as one of its own.
+    pub(super) fn settle(&self) {
+        let mut stock = self.stock();
+        let stock = &mut *stock;
+        stock.home.settle();
+        if let Spooling::On(spool) = &mut stock.spooling {
+            spool.move_to(stock.home.id());
+        }
     }
 
     /// Removes the spool if it is empty.
@@ -257,6 +286,28 @@ impl Stock {
         self.shelves.iter().map(|shelf| shelf.disk).sum()
     }
 
+    /// Looks where we are, and forgets what waits if that is a copy.
+    fn is_copy(&mut self) -> bool {
+        if self.home.has_become_copy() {
+            self.forsake();
+        }
+        self.home.is_copy()
+    }
+
+    /// Leaves everything to the original. What is in flight may still be answered, but has no further try.
+    fn forsake(&mut self) {
+        for index in 0..self.shelves.len() {
+            let items = self.clear(index);
+            let shelf = &mut self.shelves[index];
+            if let Some(request) = &mut shelf.in_flight {
+                request.is_forsaken = true;
+            }
+            if items > 0 {
+                shelf.counts.dropped(items, COPIED);
+            }
+        }
+    }
+
     fn push(&mut self, index: usize, items: u64, body: Bytes) {
         let length = body.len();
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -267,6 +318,7 @@ impl Stock {
             disk: 0,
             items: u32::try_from(items).unwrap_or(u32::MAX),
             is_second_chance: false,
+            is_forsaken: false,
         };
         let room_on_disk =
             !matches!(self.spooling, Spooling::On(_)) || self.make_room_on_disk(length);
@@ -417,7 +469,12 @@ impl Queue {
 
     /// Whether requests come and go. There is no use in encoding what will not be let in.
     pub(super) fn door(&self) -> Door {
-        self.depot.stock().shelves[self.index].door
+        let mut stock = self.depot.stock();
+        let is_copy = stock.is_copy();
+        match stock.shelves[self.index].door {
+            Door::Open | Door::Held if is_copy => Door::Copied,
+            door => door,
+        }
     }
 
     /// Keeps everything until [`Self::open`] or [`Self::not_sampled`].
@@ -465,8 +522,10 @@ impl Queue {
         loop {
             {
                 let mut stock = self.depot.stock();
+                let is_copy = stock.is_copy();
                 let shelf = &mut stock.shelves[self.index];
                 if shelf.door != Door::Held
+                    && !is_copy
                     && let Some(request) = shelf.waiting.pop_front()
                 {
                     let tries = if request.is_second_chance { 1 } else { TRIES };
@@ -485,10 +544,14 @@ impl Queue {
 
     /// The body of the request in flight, from memory or from the disk.
     pub(super) fn body(&self) -> Result<Bytes, String> {
-        let stock = self.depot.stock();
+        let mut stock = self.depot.stock();
+        stock.is_copy();
         let Some(request) = &stock.shelves[self.index].in_flight else {
             return Err("nothing is in flight".to_owned());
         };
+        if request.is_forsaken {
+            return Err(COPIED.to_owned());
+        }
         match (&request.body, request.file, &stock.spooling) {
             (Some(body), _, _) => Ok(body.as_ref().clone()),
             (None, Some(number), Spooling::On(spool)) => match spool.read(number.get()) {
@@ -530,6 +593,10 @@ impl Queue {
         let Some(mut request) = shelf.in_flight.take() else {
             return false;
         };
+        if request.is_forsaken {
+            stock.forget(self.index, &request);
+            return false;
+        }
         shelf.subtract(&request);
         let is_on_disk = request.file.is_some();
         if is_on_disk {

@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 use super::counts::Counts;
+use super::home::{may_send, sandbox_id};
 use super::queue::Queue;
 use super::retry::Verdict;
 use super::sender::Link;
@@ -62,6 +63,8 @@ pub struct ResendReport {
     pub damaged: u64,
     /// Files that a newer sandtrace wrote, which are left alone.
     pub newer: u64,
+    /// Requests that were made in another sandbox, of which this is a copy: they are that one's to send.
+    pub elsewhere: u64,
     /// Requests that are gone because all spools together were too large.
     pub over_cap: u64,
     /// Spools in use by a run that goes on, or by somebody else who resends.
@@ -106,6 +109,8 @@ pub struct Inventory {
     pub damaged: u64,
     /// Files that a newer sandtrace wrote.
     pub newer: u64,
+    /// Requests that were made in another sandbox.
+    pub elsewhere: u64,
     /// Spools in use, which were not looked into.
     pub in_use: u64,
 }
@@ -114,6 +119,7 @@ pub struct Inventory {
 #[must_use]
 pub fn inventory(root: &Path) -> Inventory {
     let mut inventory = Inventory::default();
+    let here = sandbox_id();
     let mut waiting = Tally::default();
     for directory in spools(root) {
         let spool = match FreeSpool::ask(&directory, Access::Look) {
@@ -126,6 +132,9 @@ pub fn inventory(root: &Path) -> Inventory {
         };
         for found in spool {
             match found.header() {
+                Ok(header) if !may_send(header.sandbox.as_deref(), here.as_deref()) => {
+                    inventory.elsewhere += 1;
+                }
                 Ok(header) => waiting.add(&header.address, &found),
                 Err(FoundError::Damage(Damage::Newer { .. })) => inventory.newer += 1,
                 Err(FoundError::Damage(_)) => inventory.damaged += 1,
@@ -165,19 +174,21 @@ impl Tally {
     }
 }
 
-/// Sends all that is below `root` for these targets. Once `draining` turns true nothing more is begun.
+/// Sends all that is below `root` for these targets. Once `draining` turns true nothing more is begun. `ask` says which
+/// sandbox this is.
 pub(super) async fn resend(
     root: PathBuf,
     targets: Vec<Target>,
     draining: watch::Receiver<bool>,
+    ask: fn() -> Option<String>,
 ) -> ResendReport {
     let Search {
         mut report, kept, ..
-    } = Search::below(&root, &targets, ROOT_CAP_BYTES).await;
+    } = Search::below(&root, &targets, ROOT_CAP_BYTES, ask()).await;
     let mut tasks = JoinSet::new();
     for (target, kept) in targets.into_iter().zip(kept) {
         if !kept.requests.is_empty() {
-            tasks.spawn(target.send(kept.requests, draining.clone()));
+            tasks.spawn(target.send(kept.requests, draining.clone(), ask));
         }
     }
     while let Some(done) = tasks.join_next().await {
@@ -194,6 +205,8 @@ pub(super) async fn resend(
 #[derive(Debug)]
 struct Search<'a> {
     targets: &'a [Target],
+    /// Which sandbox this is.
+    here: Option<String>,
     /// One for each target.
     kept: Vec<Kept>,
     /// Bytes of the disk that are to be given back.
@@ -211,7 +224,7 @@ struct Kept {
 }
 
 impl<'a> Search<'a> {
-    async fn below(root: &Path, targets: &'a [Target], cap: u64) -> Self {
+    async fn below(root: &Path, targets: &'a [Target], cap: u64, here: Option<String>) -> Self {
         // Held until all is sorted.
         let turn = turn(root).await;
         let spools = spools(root);
@@ -221,6 +234,7 @@ impl<'a> Search<'a> {
         };
         let mut search = Self {
             targets,
+            here,
             kept: targets.iter().map(|_| Kept::default()).collect(),
             excess: total.saturating_sub(cap),
             others: Tally::default(),
@@ -272,6 +286,10 @@ impl<'a> Search<'a> {
                 self.report.over_cap += 1;
                 // What cannot be removed is not sent either, or it would be sent by every run.
                 found.remove().ok();
+                continue;
+            }
+            if !may_send(header.sandbox.as_deref(), self.here.as_deref()) {
+                self.report.elsewhere += 1;
                 continue;
             }
             let is_for = |target: &Target| target.address == header.address;
@@ -335,6 +353,7 @@ impl Target {
         mut self,
         mut requests: VecDeque<Found>,
         mut draining: watch::Receiver<bool>,
+        ask: fn() -> Option<String>,
     ) -> (Resent, u64) {
         let mut damaged = 0;
         let mut resent = Resent {
@@ -351,6 +370,11 @@ impl Target {
                 break;
             }
             let body = match found.read() {
+                Ok((header, _)) if !may_send(header.sandbox.as_deref(), ask().as_deref()) => {
+                    // We have been copied meanwhile.
+                    requests.push_front(found);
+                    break;
+                }
                 Ok((header, body)) if header.address == self.address => body,
                 Ok(_) | Err(FoundError::Damage(_)) => {
                     damaged += 1;
@@ -457,7 +481,7 @@ mod tests {
     fn leave_for(destination: &str, root: &Path, run: &str, sizes: &[usize]) {
         let run = root.join(run);
         std::fs::create_dir(&run).unwrap();
-        let depot = Arc::new(Depot::new(Some(run)));
+        let depot = Arc::new(Depot::new(Some(run), || None));
         let queue = depot.queue(destination, &route(), &Arc::default());
         depot.open();
         for size in sizes {
@@ -492,7 +516,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let run = root.path().join("run");
         std::fs::create_dir(&run).unwrap();
-        let depot = Arc::new(Depot::new(Some(run)));
+        let depot = Arc::new(Depot::new(Some(run), || None));
         let queue = depot.queue("otlp", &route(), &Arc::default());
         depot.open();
         queue.push(Bytes::from_static(b"body"), 1);
@@ -518,7 +542,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         leave(root.path(), "two", &[10_000, 10_000]);
         let targets = [target("otlp")];
-        let search = Search::below(root.path(), &targets, 25_000).await;
+        let search = Search::below(root.path(), &targets, 25_000, None).await;
         assert_eq!(search.report.over_cap, 2);
         assert_eq!(search.kept[0].requests.len(), 2);
         drop(search);
@@ -526,7 +550,7 @@ mod tests {
             !root.path().join("one/spool").exists(),
             "an empty spool goes"
         );
-        let search = Search::below(root.path(), &targets, 25_000).await;
+        let search = Search::below(root.path(), &targets, 25_000, None).await;
         assert_eq!(
             (search.report.over_cap, search.kept[0].requests.len()),
             (0, 2)
@@ -544,7 +568,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         leave_for("other", root.path(), "mine", &[5, 6]);
         let targets = [target("other")];
-        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES).await;
+        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES, None).await;
         assert_eq!(search.kept[0].requests.len(), 2);
         assert_eq!(search.kept[0].spools, 1);
         let others: u64 = search.report.others.iter().map(|it| it.requests).sum();
@@ -552,12 +576,12 @@ mod tests {
         drop(search);
         // A backend that is down costs another one nothing either.
         let targets = [target("otlp"), target("other")];
-        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES).await;
+        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES, None).await;
         assert_eq!(search.kept[0].requests.len(), MOST_REQUESTS);
         assert_eq!(search.kept[1].requests.len(), 2);
         drop(search);
         std::fs::remove_dir_all(root.path().join("000")).unwrap();
-        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES).await;
+        let search = Search::below(root.path(), &targets, ROOT_CAP_BYTES, None).await;
         assert_eq!(search.kept[0].spools, MOST_SPOOLS / 2);
         assert_eq!(search.kept[1].requests.len(), 2);
     }
@@ -572,7 +596,7 @@ mod tests {
         assert_eq!(inventory(root.path()).damaged, 0);
         // Not even for room.
         let targets = [target("otlp")];
-        let search = Search::below(root.path(), &targets, 0).await;
+        let search = Search::below(root.path(), &targets, 0, None).await;
         assert_eq!((search.report.newer, search.report.over_cap), (1, 1));
         drop(search);
         assert!(newer.exists());
@@ -583,7 +607,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         leave(root.path(), "one", &[10, 20, 30]);
         let (_running, draining) = watch::channel(false);
-        let report = resend(root.path().to_owned(), vec![target("otlp")], draining).await;
+        let report = resend(
+            root.path().to_owned(),
+            vec![target("otlp")],
+            draining,
+            || None,
+        )
+        .await;
         let [resent] = report.destinations.as_slice() else {
             panic!("{report:?}");
         };

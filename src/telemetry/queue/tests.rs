@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -25,7 +26,7 @@ fn body(mebibytes: usize) -> Bytes {
 /// A depot with so many queues, and what they count.
 fn depot(run: Option<PathBuf>, queues: usize) -> (Arc<Depot>, Vec<Queue>, Ledger) {
     let mut ledger = Ledger::default();
-    let depot = Arc::new(Depot::new(run));
+    let depot = Arc::new(Depot::new(run, || None));
     let queues = (0..queues)
         .map(|_| {
             depot.queue(
@@ -265,4 +266,50 @@ async fn without_a_spool_what_is_given_up_is_lost() {
     queues[0].push(body(1), 1);
     queues[0].next().await.unwrap();
     assert!(!queues[0].park());
+}
+
+#[tokio::test]
+async fn a_copy_forgets_what_waits_before_it_sends_anything() {
+    static COPIED: AtomicBool = AtomicBool::new(false);
+    let ask = || {
+        let is_copy = COPIED.load(Ordering::Relaxed);
+        Some(if is_copy { "copy" } else { "original" }.to_owned())
+    };
+    let run = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::default();
+    let depot = Arc::new(Depot::new(Some(run.path().to_owned()), ask));
+    let [one, other] = [(); 2].map(|()| {
+        let counts = ledger.add("otlp", true).spans;
+        depot.queue("otlp", &route(Signal::Traces), &counts)
+    });
+    depot.open();
+    for items in [1, 2, 4] {
+        one.push(body(0), items);
+    }
+    other.push(body(0), 8);
+    assert_eq!(one.next().await.map(|parcel| parcel.items), Some(1));
+    one.body().unwrap();
+    assert_eq!(one.door(), Door::Open);
+
+    COPIED.store(true, Ordering::Relaxed);
+    // Before its first try, or the next, it is noticed.
+    one.body().unwrap_err();
+    assert!(!one.park(), "it is not kept for the next run either");
+    assert_eq!(dropped(&ledger), [2 + 4, 8]);
+    assert_eq!(files(run.path()), 0);
+    assert_eq!(one.door(), Door::Copied);
+    assert!(depot.is_copy());
+
+    depot.copied();
+    depot.settle();
+    assert!(!depot.is_copy());
+    assert_eq!(one.door(), Door::Open);
+    one.push(body(0), 16);
+    assert_eq!(one.next().await.map(|parcel| parcel.items), Some(16));
+    one.body().unwrap();
+    assert!(one.park());
+    let name = run.path().join("spool/0000000005.otlp");
+    let text = String::from_utf8(std::fs::read(name).unwrap()).unwrap();
+    assert!(text.contains("\"sandbox\":\"copy\""), "{text}");
+    assert_eq!(dropped(&ledger), [2 + 4, 8]);
 }

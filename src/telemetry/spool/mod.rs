@@ -9,7 +9,7 @@
 //! A request is written before the first try and removed as soon as a backend has acknowledged or refused it, before
 //! anything else happens. So whatever is in a spool whose lock is free is what a run has left, however it ended, and
 //! [`left`] finds it for the next run or for `doctor --resend`. Whoever sends from a spool holds its lock, so nothing is
-//! sent twice; but a process that is killed between the answer and the removal leaves one request a route that was
+//! sent twice; what the copy of a sandbox finds is the original's to send (see [`super::home`]). But a process that is killed between the answer and the removal leaves one request a route that was
 //! delivered, and it will be sent again. Nothing here is synced: what is written survives our death, and a sandbox that
 //! is destroyed takes its disk with it.
 
@@ -60,11 +60,13 @@ pub(super) struct Spool {
     directory: OwnedFd,
     _lock: Flock<OwnedFd>,
     next: u64,
+    /// Where its requests are made.
+    sandbox: Option<String>,
 }
 
 impl Spool {
     /// Makes and locks the spool of the run with this directory.
-    pub(super) fn create(run: &Path) -> io::Result<Self> {
+    pub(super) fn create(run: &Path, sandbox: Option<&str>) -> io::Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let run = nix::fcntl::open(run, flags, Mode::empty())?;
         mkdirat(&run, DIRECTORY, Mode::S_IRWXU)?;
@@ -79,7 +81,13 @@ impl Spool {
             directory,
             _lock: lock,
             next: 1,
+            sandbox: sandbox.map(str::to_owned),
         })
+    }
+
+    /// From here on requests are made in another sandbox.
+    pub(super) fn move_to(&mut self, sandbox: Option<&str>) {
+        self.sandbox = sandbox.map(str::to_owned);
     }
 
     /// Writes a request, whole or not at all, and gives its number and the bytes it takes.
@@ -93,7 +101,7 @@ impl Spool {
         let number = self.next;
         self.next += 1;
         let name = name(number);
-        let head = head(address, items, state, body);
+        let head = head(address, items, state, self.sandbox.as_deref(), body);
         let mut file = File::from(new_file(&self.directory, name.as_str())?);
         match file.write_all(&head).and_then(|()| file.write_all(body)) {
             Ok(()) => {
@@ -167,7 +175,7 @@ mod tests {
     #[test]
     fn a_pipe_in_the_place_of_a_request_holds_nobody() {
         let run = tempfile::tempdir().unwrap();
-        let mut spool = Spool::create(run.path()).unwrap();
+        let mut spool = Spool::create(run.path(), None).unwrap();
         let route = Route {
             signal: Signal::Traces,
             endpoint: "http://127.0.0.1:1/v1/traces".parse().unwrap(),

@@ -107,6 +107,9 @@ pub(crate) struct Header {
     pub(crate) items: u64,
     encoding: String,
     pub(crate) state: State,
+    /// Where it was made, and from where alone it is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sandbox: Option<String>,
     bytes: u64,
 }
 
@@ -125,7 +128,13 @@ pub(crate) enum Damage {
 }
 
 /// What stands in a file before its body.
-pub(crate) fn head(address: &Address, items: u64, state: State, body: &[u8]) -> Vec<u8> {
+pub(crate) fn head(
+    address: &Address,
+    items: u64,
+    state: State,
+    sandbox: Option<&str>,
+    body: &[u8],
+) -> Vec<u8> {
     let encoding = if is_gzip(body) { "gzip" } else { "identity" };
     let header = Header {
         spool: VERSION,
@@ -133,6 +142,7 @@ pub(crate) fn head(address: &Address, items: u64, state: State, body: &[u8]) -> 
         items,
         encoding: encoding.to_owned(),
         state,
+        sandbox: sandbox.map(str::to_owned),
         bytes: body.len() as u64,
     };
     // Strings and numbers always serialize; a line that could not would be found out by its checksum.
@@ -230,7 +240,7 @@ mod tests {
     }
 
     fn encode(address: &Address, items: u64, state: State, body: &[u8]) -> Vec<u8> {
-        let mut file = head(address, items, state, body);
+        let mut file = head(address, items, state, Some("here"), body);
         file.extend_from_slice(body);
         file
     }
@@ -252,6 +262,7 @@ mod tests {
             let (header, read) = decode(file).unwrap();
             assert_eq!(read, body);
             assert_eq!((header.items, header.state), (3, State::Held));
+            assert_eq!(header.sandbox.as_deref(), Some("here"));
             assert_eq!(header.address, address);
         }
     }
