@@ -482,7 +482,7 @@ fn prometheus_scrapes_what_is_so_far_until_the_run_is_over() {
         vec![Destination::Prometheus(address)],
         Duration::from_secs(3_600),
     );
-    assert_eq!(telemetry.trouble(), None);
+    assert_eq!(telemetry.troubles(), [] as [&str; 0]);
     record(&telemetry);
     let page = poll("the spans on the page", || {
         let page = samples(&ask(address, SCRAPE).unwrap());
@@ -572,17 +572,23 @@ fn those_who_hold_the_page_without_asking_delay_only_each_other() {
 fn a_port_in_use_is_told_at_once_and_costs_only_the_page() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
+    let also_taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let another = also_taken.local_addr().unwrap();
     let receiver = Receiver::healthy();
     let telemetry = start(
         vec![
             Destination::Prometheus(address),
+            Destination::Prometheus(another),
             pushed("otlp", &receiver, "/v1/metrics", Temporality::Cumulative),
         ],
         Duration::from_secs(3_600),
     );
-    let trouble = telemetry.trouble().unwrap();
-    assert!(trouble.contains(&address.to_string()), "{trouble}");
-    assert!(trouble.contains("PROMETHEUS_EXPORTER_PORT"), "{trouble}");
+    let troubles = telemetry.troubles();
+    assert_eq!(troubles.len(), 2);
+    for (trouble, address) in troubles.iter().zip([address, another]) {
+        assert!(trouble.contains(&address.to_string()), "{trouble}");
+        assert!(trouble.contains("PROMETHEUS_EXPORTER_PORT"), "{trouble}");
+    }
     record(&telemetry);
     telemetry.shutdown(SOON).blocking_recv().unwrap();
     assert_eq!(receiver.received().len(), 1);

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message as _;
 use sandtrace::telemetry::{
     Batching, Compression, Destination, JournalFile, JournalPaths, LogEntry, Protocol, Route,
-    Signal, Signals, Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
+    Signal, Signals, SpoolPlace, Telemetry, TelemetryConfig, TelemetryError, TlsFiles,
 };
 use sandtrace::time::UnixNanos;
 use sandtrace_client::wire;
@@ -191,6 +191,41 @@ fn a_backend_that_asks_for_time_gets_it() {
     assert_eq!(counts(&report, 0), (1, 0, 0));
     let received = receiver.received();
     assert!(received[1].at - received[0].at >= Duration::from_secs(2));
+}
+
+#[test]
+fn a_backend_that_asks_for_more_time_than_there_is_delays_nobody() {
+    let asks = || Receiver::scripted(|_, _| Answer::status(429).header("Retry-After", "60"));
+    let run = tempfile::tempdir().unwrap();
+    for is_asked_before in [true, false] {
+        let receiver = asks();
+        let run = run.path().join(is_asked_before.to_string());
+        std::fs::create_dir(&run).unwrap();
+        let telemetry = Telemetry::start(TelemetryConfig {
+            spool: Some(SpoolPlace { run, root: None }),
+            ..config(vec![otlp(&receiver.traces_url())])
+        })
+        .unwrap();
+        record(&telemetry, 0..3);
+        if is_asked_before {
+            telemetry.flush_soon();
+            poll("the backend asks for time", || {
+                last_error(&telemetry.counts(), 0)
+                    .contains("429")
+                    .then_some(())
+            });
+        }
+        record(&telemetry, 3..5);
+        let started = Instant::now();
+        let report = shutdown(telemetry, Duration::from_secs(30));
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{is_asked_before}"
+        );
+        assert_eq!(counts(&report, 0), (0, 0, 5));
+        assert_eq!(report.destinations[0].spooled, 5, "the next run has them");
+        assert_eq!(receiver.received().len(), 1);
+    }
 }
 
 #[test]

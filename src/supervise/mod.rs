@@ -154,7 +154,7 @@ pub async fn supervise(
     let agent = spawned.as_ref().ok().map(|spawned| spawned.pid);
     let mut abilities = protection.complete(agent);
     abilities.own_cgroup = own_cgroup.map_err(|why| why.to_string());
-    let export_trouble = telemetry.trouble().map(str::to_owned);
+    let export_troubles = telemetry.troubles().to_vec();
 
     let trace_id = prepared.context.trace_id;
     let first_line = prepare::run_started(
@@ -205,8 +205,8 @@ pub async fn supervise(
     for (code, message) in &prepared.warnings {
         supervisor.warn(code, message);
     }
-    if let Some(trouble) = export_trouble {
-        supervisor.warn("export_unavailable", &trouble);
+    for trouble in &export_troubles {
+        supervisor.warn("export_unavailable", trouble);
     }
     prepare::prune(&config.journal);
     let spawn_error = match spawned {

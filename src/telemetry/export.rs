@@ -243,7 +243,7 @@ pub(super) struct Export {
     pub(super) senders: Vec<Sender>,
     /// What sends: all of it must be done by the deadline.
     pub(super) tasks: JoinSet<()>,
-    pub(super) draining: watch::Sender<bool>,
+    pub(super) draining: watch::Sender<Option<Instant>>,
 }
 
 /// What earlier runs may have left, and for whom.
@@ -601,7 +601,7 @@ impl Export {
         deadline: Instant,
         mut asked: mpsc::Receiver<Ask>,
     ) {
-        self.draining.send_replace(true);
+        self.draining.send_replace(Some(deadline));
         let mut tasks = std::mem::take(&mut self.tasks);
         for sink in self.sinks.drain(..) {
             match sink {

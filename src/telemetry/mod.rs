@@ -72,7 +72,7 @@ use self::prometheus::Page;
 use self::queue::Depot;
 use self::resend::{ResendReport, Target};
 use self::sampling::Gate;
-use self::sender::{Link, Sender};
+use self::sender::{Draining, Link, Sender};
 use self::span_data::{JSON_FACTOR, TraceFacts, weight};
 use self::transport::Access;
 
@@ -210,17 +210,17 @@ pub struct Telemetry {
     /// Apart from the spans' room: a flood on stderr must not cost spans.
     log_room: Arc<Semaphore>,
     ledger: Arc<Ledger>,
-    trouble: Option<String>,
+    troubles: Vec<String>,
     host: Option<mpsc::UnboundedReceiver<HostRequest>>,
 }
 
 impl Telemetry {
-    /// Starts the export thread. Where no thread is to be had, the run goes on without export: see [`Self::trouble`].
+    /// Starts the export thread. Where no thread is to be had, the run goes on without export: see [`Self::troubles`].
     pub fn start(config: TelemetryConfig) -> Result<Self, TelemetryError> {
         let resource = resource_of(config.resource);
-        let (draining, watch_draining) = watch::channel(false);
+        let (draining, watch_draining) = watch::channel(None);
         let mut ledger = Ledger::default();
-        let mut trouble = None;
+        let mut troubles = Vec::new();
         let mut host = None;
         let mut pages = Vec::new();
         let mut sinks = Vec::new();
@@ -247,14 +247,13 @@ impl Telemetry {
                 }
                 Destination::Prometheus(address) => match Page::listen(address) {
                     Ok(page) => pages.push(page),
-                    Err(error) => trouble = Some(no_page(address, &error)),
+                    Err(error) => troubles.push(no_page(address, &error)),
                 },
                 Destination::Console(signals) => {
                     let counts = ledger.add("console", signals.traces);
                     match Console::start(&resource, counts, signals) {
                         Ok(console) => sinks.push(Sink::Console(console)),
-                        // There will be no thread for the export either.
-                        Err(error) => trouble = Some(no_thread(&error)),
+                        Err(error) => troubles.push(no_console(&error)),
                     }
                 }
                 Destination::Otlp(destination) => {
@@ -339,22 +338,23 @@ impl Telemetry {
         if let Err(error) = thread.spawn(work) {
             let message = no_thread(&error);
             ledger.error(&message);
-            trouble = Some(message);
+            troubles.push(message);
         }
         Ok(Self {
             messages,
             room: Arc::new(Semaphore::new(BUFFER_BYTES)),
             log_room: Arc::new(Semaphore::new(LOG_BYTES)),
             ledger,
-            trouble,
+            troubles,
             host,
         })
     }
 
-    /// What is not exported, and why, as far as it was known at the start.
+    /// What is not exported, and why, as far as it was known at the start: at most one for each destination, and one for
+    /// all of them.
     #[must_use]
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    pub fn troubles(&self) -> &[String] {
+        &self.troubles
     }
 
     /// What the host is to export, if it is a destination. To be asked once.
@@ -510,6 +510,12 @@ fn no_page(address: SocketAddr, error: &io::Error) -> String {
     )
 }
 
+fn no_console(error: &io::Error) -> String {
+    format!(
+        "the console shows no telemetry: there is no thread to be had ({error}), raise the limit on processes"
+    )
+}
+
 fn no_thread(error: &io::Error) -> String {
     format!(
         "this run has no telemetry: there is no thread to be had ({error}), raise the limit on processes"
@@ -521,7 +527,7 @@ fn otlp(
     destination: OtlpDestination,
     resource: &Resource,
     counts: &SignalCounts,
-    draining: &watch::Receiver<bool>,
+    draining: &Draining,
     depot: &Arc<Depot>,
     proxies: &Proxies,
 ) -> Result<(OtlpSink, Vec<Sender>), TelemetryError> {
@@ -612,6 +618,6 @@ pub async fn resend_left(
             });
         }
     }
-    let (_running, draining) = watch::channel(false);
+    let (_running, draining) = watch::channel(None);
     Ok(resend::resend(root.to_owned(), targets, draining, sandbox_id).await)
 }

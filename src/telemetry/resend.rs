@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
@@ -21,7 +20,7 @@ use super::counts::Counts;
 use super::home::{may_send, sandbox_id};
 use super::queue::Queue;
 use super::retry::Verdict;
-use super::sender::Link;
+use super::sender::{Draining, Link};
 use super::spool::left::{Access, Asked, Found, FoundError, FreeSpool, spools};
 use super::spool::{Address, Damage};
 
@@ -174,12 +173,12 @@ impl Tally {
     }
 }
 
-/// Sends all that is below `root` for these targets. Once `draining` turns true nothing more is begun. `ask` says which
+/// Sends all that is below `root` for these targets. Once `draining` says so nothing more is begun. `ask` says which
 /// sandbox this is.
 pub(super) async fn resend(
     root: PathBuf,
     targets: Vec<Target>,
-    draining: watch::Receiver<bool>,
+    draining: Draining,
     ask: fn() -> Option<String>,
 ) -> ResendReport {
     let Search {
@@ -352,7 +351,7 @@ impl Target {
     async fn send(
         mut self,
         mut requests: VecDeque<Found>,
-        mut draining: watch::Receiver<bool>,
+        mut draining: Draining,
         ask: fn() -> Option<String>,
     ) -> (Resent, u64) {
         let mut damaged = 0;
@@ -432,14 +431,14 @@ impl Target {
     }
 
     /// Waits for this destination's own queue; `false` once the run comes to its end.
-    async fn may_send(&self, draining: &mut watch::Receiver<bool>) -> bool {
+    async fn may_send(&self, draining: &mut Draining) -> bool {
         if let Some(own) = &self.own {
             tokio::select! {
                 () = own.idle() => {}
-                _ = draining.wait_for(|draining| *draining) => {}
+                _ = draining.wait_for(Option::is_some) => {}
             }
         }
-        !*draining.borrow()
+        draining.borrow().is_none()
     }
 }
 
@@ -447,6 +446,7 @@ impl Target {
 mod tests {
     use bytes::Bytes;
     use http::HeaderMap;
+    use tokio::sync::watch;
 
     use super::super::destination::{Compression, Protocol, Route, Signal, TlsFiles};
     use super::super::queue::Depot;
@@ -606,7 +606,7 @@ mod tests {
     async fn where_nobody_listens_all_of_it_stays() {
         let root = tempfile::tempdir().unwrap();
         leave(root.path(), "one", &[10, 20, 30]);
-        let (_running, draining) = watch::channel(false);
+        let (_running, draining) = watch::channel(None);
         let report = resend(
             root.path().to_owned(),
             vec![target("otlp")],

@@ -2,15 +2,16 @@
 //!
 //! A destination that fails or hangs costs only itself. While a request waits for its next try, those behind it wait
 //! too, for they would meet the same backend. When the pipeline shuts down, a wait of our own making is cut short once,
-//! so that the last chance is used; a wait that the backend asked for is not. What is given up stays in the spool: it
-//! has one more try when the backend is there again, and else it is the next run's.
+//! so that the last chance is used; a wait that the backend asked for is not. A wait that would outlast the shutdown is
+//! not begun, or not gone on with: nobody gains by waiting for the deadline. What is given up stays in the spool: it has
+//! one more try when the backend is there again, and else it is the next run's.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::counts::Counts;
 use super::destination::{Route, Signal};
@@ -60,8 +61,18 @@ pub(super) struct Sender {
     pub(super) link: Link,
     pub(super) queue: Queue,
     pub(super) counts: Arc<Counts>,
-    /// Turns true when the pipeline shuts down.
-    pub(super) draining: watch::Receiver<bool>,
+    pub(super) draining: Draining,
+}
+
+/// Has the deadline once the pipeline shuts down.
+pub(super) type Draining = watch::Receiver<Option<Instant>>;
+
+/// Whether a sender goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Go {
+    On,
+    /// Its next try would come too late; what is in the queue waits there.
+    Home,
 }
 
 impl Sender {
@@ -78,32 +89,37 @@ impl Sender {
     /// Runs until the queue is closed and empty.
     pub(super) async fn run(mut self) {
         while let Some(parcel) = self.queue.next().await {
-            self.deliver(parcel).await;
+            if self.deliver(parcel).await == Go::Home {
+                return;
+            }
         }
     }
 
-    async fn deliver(&mut self, parcel: Parcel) {
+    async fn deliver(&mut self, parcel: Parcel) -> Go {
         for tries in 1..=parcel.tries {
             // Read again for each try: while it waits, a request need not be in memory.
             let body = match self.queue.body() {
                 Ok(body) => body,
                 Err(error) => {
                     self.queue.settle();
-                    return self.counts.dropped(parcel.items, &error);
+                    self.counts.dropped(parcel.items, &error);
+                    return Go::On;
                 }
             };
             // What is on its way when the shutdown comes has its last chance yet before it.
-            let was_draining = *self.draining.borrow();
+            let was_draining = self.draining.borrow().is_some();
             let (after, error) = match self.link.post(body).await {
                 Ok(answer) => match answer.verdict {
                     Verdict::Delivered => {
                         self.queue.settle();
                         self.queue.revive();
-                        return self.delivered(parcel, &answer);
+                        self.delivered(parcel, &answer);
+                        return Go::On;
                     }
                     Verdict::Refused | Verdict::Unsupported => {
                         self.queue.settle();
-                        return self.refused(parcel, &answer);
+                        self.refused(parcel, &answer);
+                        return Go::On;
                     }
                     Verdict::Retry { after } => (after, answer.told),
                 },
@@ -111,7 +127,9 @@ impl Sender {
             };
             if tries < parcel.tries {
                 self.counts.error(&error);
-                self.wait(tries, after, was_draining).await;
+                if self.wait(tries, after, was_draining).await == Go::Home {
+                    return Go::Home;
+                }
             } else if self.queue.park() {
                 self.counts
                     .error(&format!("left in the spool after {tries} tries: {error}"));
@@ -122,6 +140,7 @@ impl Sender {
                 );
             }
         }
+        Go::On
     }
 
     fn refused(&mut self, parcel: Parcel, answer: &Answer) {
@@ -141,16 +160,21 @@ impl Sender {
         self.queue.switch_off(&reason);
     }
 
-    async fn wait(&mut self, tries: u32, after: Option<Duration>, was_draining: bool) {
+    async fn wait(&mut self, tries: u32, after: Option<Duration>, was_draining: bool) -> Go {
         let own = backoff(tries, chance());
-        match after {
-            Some(asked) => sleep(asked.max(own)).await,
-            None if was_draining => sleep(own).await,
-            None => tokio::select! {
-                () = sleep(own) => {}
-                _ = self.draining.wait_for(|draining| *draining) => {}
-            },
+        let until = Instant::now() + after.map_or(own, |asked| asked.max(own));
+        let deadline = tokio::select! {
+            () = sleep_until(until), if !was_draining => return Go::On,
+            deadline = self.draining.wait_for(Option::is_some) => deadline.ok().and_then(|it| *it),
+        };
+        if after.is_none() && !was_draining {
+            return Go::On;
         }
+        if deadline.is_some_and(|deadline| until >= deadline) {
+            return Go::Home;
+        }
+        sleep_until(until).await;
+        Go::On
     }
 
     fn delivered(&self, parcel: Parcel, answer: &Answer) {
