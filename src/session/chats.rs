@@ -11,7 +11,7 @@ use super::api_error::ApiError;
 use super::id::SpanKey;
 use super::lane::{Chat, Detail};
 use super::ledger::{Call, Output, Thread, table_source, total_input};
-use super::messages::Messages;
+use super::messages::{Ending, Messages};
 use super::semconv::{event, key, span as span_name, value};
 use super::span::SpanEvent;
 use super::tree::{Closing, Draft, OpenSpan, SpanChanges};
@@ -417,13 +417,15 @@ impl Session {
             span.set(key::RETRIES, int(chat.retries));
         }
         span.add(chat.answer.take());
-        span.add(chat.heard.take().content(key::GEN_AI_INPUT_MESSAGES, None));
+        span.add(chat.heard.take().input(key::GEN_AI_INPUT_MESSAGES));
         let reason = finish_reason(span);
-        span.add(
-            chat.said
-                .take()
-                .content(key::GEN_AI_OUTPUT_MESSAGES, reason.as_deref()),
-        );
+        let ending = match &reason {
+            Some(reason) => Ending::Stopped(reason),
+            // Stream events say how an answer ends, if it does.
+            None if chat.broken.is_some() || chat.detail == Detail::Events => Ending::Failed,
+            None => Ending::Unknown,
+        };
+        span.add(chat.said.take().output(key::GEN_AI_OUTPUT_MESSAGES, ending));
         if let (Some(error), Output::Placeholder) = (&chat.broken, chat.call.output) {
             span.fail(error.clone(), "the answer broke off before its end");
         }

@@ -88,8 +88,17 @@ impl Messages {
         }
     }
 
-    /// The document, for the attribute `key`; `None` if nothing was said.
-    pub(super) fn content(self, key: &'static str, stop_reason: Option<&str>) -> Option<Content> {
+    /// What the model heard, for the attribute `key`; `None` if that is nothing.
+    pub(super) fn input(self, key: &'static str) -> Option<Content> {
+        self.content(key, None)
+    }
+
+    /// What it answered, and how that ended.
+    pub(super) fn output(self, key: &'static str, ending: Ending<'_>) -> Option<Content> {
+        self.content(key, Some(ending.finish_reason()))
+    }
+
+    fn content(self, key: &'static str, finish_reason: Option<&str>) -> Option<Content> {
         if self.messages.is_empty() {
             return None;
         }
@@ -97,8 +106,8 @@ impl Messages {
             let mut message = Map::new();
             message.insert("role".to_owned(), role.as_str().into());
             message.insert("parts".to_owned(), parts.into());
-            if let (Role::Assistant, Some(reason)) = (role, stop_reason) {
-                message.insert("finish_reason".to_owned(), finish_reason(reason).into());
+            if let Some(reason) = finish_reason {
+                message.insert("finish_reason".to_owned(), reason.into());
             }
             Json::Object(message)
         });
@@ -134,14 +143,30 @@ fn value(json: &str) -> Json {
     parsed.unwrap_or_else(|| kept.into())
 }
 
-/// The conventions' word for a stop reason of the Messages API.
-fn finish_reason(stop_reason: &str) -> &str {
-    match stop_reason {
-        "end_turn" | "stop_sequence" => "stop",
-        "max_tokens" => "length",
-        "tool_use" => "tool_call",
-        "refusal" => "content_filter",
-        other => other,
+/// How an answer ended, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending<'a> {
+    /// With a stop reason of the Messages API.
+    Stopped(&'a str),
+    /// It broke off.
+    Failed,
+    /// Nobody said: without stream events the CLI prints no stop reason (`reference/agent-streams.md` §0).
+    Unknown,
+}
+
+impl<'a> Ending<'a> {
+    /// The conventions' word. Every output message must have one (`gen-ai-output-messages.json` of 1.41: `finish_reason`
+    /// is required, and is one of five words or any other string), so what is not known is said to be so.
+    fn finish_reason(self) -> &'a str {
+        match self {
+            Self::Stopped("end_turn" | "stop_sequence") => "stop",
+            Self::Stopped("max_tokens") => "length",
+            Self::Stopped("tool_use") => "tool_call",
+            Self::Stopped("refusal") => "content_filter",
+            Self::Stopped(other) => other,
+            Self::Failed => "error",
+            Self::Unknown => "unknown",
+        }
     }
 }
 
@@ -158,7 +183,7 @@ mod tests {
         for _ in 0..100 {
             messages.text(Role::User, &"x".repeat(10_000));
         }
-        let content = messages.content("k", None).unwrap();
+        let content = messages.input("k").unwrap();
         assert!(content.text.len() <= MOST_BYTES + 1_000);
         let json: Json = serde_json::from_str(&content.text).unwrap();
         let roles = json.as_array().unwrap().iter();
@@ -179,5 +204,29 @@ mod tests {
             text.as_str().map(str::len),
             Some(FULL_CHARS + REDACTION_SLACK)
         );
+    }
+
+    #[test]
+    fn every_message_of_an_answer_says_how_it_ended_and_none_of_a_question_does() {
+        for (ending, expected) in [
+            (Ending::Stopped("end_turn"), "stop"),
+            (Ending::Stopped("stop_sequence"), "stop"),
+            (Ending::Stopped("tool_use"), "tool_call"),
+            (Ending::Stopped("max_tokens"), "length"),
+            (Ending::Stopped("refusal"), "content_filter"),
+            (Ending::Stopped("pause_turn"), "pause_turn"),
+            (Ending::Failed, "error"),
+            (Ending::Unknown, "unknown"),
+        ] {
+            let mut answer = Messages::default();
+            answer.text(Role::Assistant, "a");
+            let content = answer.output("k", ending).unwrap();
+            let json: Json = serde_json::from_str(&content.text).unwrap();
+            assert_eq!(json[0]["finish_reason"], expected, "{ending:?}");
+        }
+        let mut question = Messages::default();
+        question.text(Role::User, "a");
+        let json: Json = serde_json::from_str(&question.input("k").unwrap().text).unwrap();
+        assert_eq!(json[0].get("finish_reason"), None);
     }
 }

@@ -1,12 +1,13 @@
 //! All that the variables say about telemetry, read and checked at once: a run and `doctor` must not come to different
 //! conclusions about the same words.
 
+use std::time::Duration;
+
 use crate::cli::EchoMode;
 use crate::telemetry::destination::from_env;
 use crate::telemetry::{
     self, Batching, Destination, DestinationError, Limits, Proxies, SamplingDecision,
 };
-use std::time::Duration;
 
 /// What the variables say about telemetry.
 #[derive(Debug)]

@@ -52,8 +52,20 @@ pub(super) enum EncodeError {
 pub(super) struct Encoder<E> {
     exporter: E,
     captured: Captured,
+    /// The exporter's own, which each signal's trait has anew.
+    set_resource: fn(&mut E, &Resource),
     /// For a route that wants JSON, which the crate would indent.
     json: Option<Json>,
+}
+
+impl<E> Encoder<E> {
+    /// Says from now on that the telemetry is somebody else's.
+    pub(super) fn identify(&mut self, resource: &Resource) {
+        match &mut self.json {
+            Some(json) => json.resource = resource.into(),
+            None => (self.set_resource)(&mut self.exporter, resource),
+        }
+    }
 }
 
 impl Encoder<SpanExporter> {
@@ -66,18 +78,11 @@ impl Encoder<SpanExporter> {
         let mut encoder = Self {
             exporter: configured(builder, route, &captured).build()?,
             captured,
+            set_resource: SpanExporter::set_resource,
             json: Json::of(route),
         };
         encoder.identify(resource);
         Ok(encoder)
-    }
-
-    /// Says from now on that the spans are somebody else's.
-    pub(super) fn identify(&mut self, resource: &Resource) {
-        match &mut self.json {
-            Some(json) => json.resource = resource.into(),
-            None => self.exporter.set_resource(resource),
-        }
     }
 
     /// The request's body.
@@ -99,18 +104,11 @@ impl Encoder<LogExporter> {
         let mut encoder = Self {
             exporter: configured(builder, route, &captured).build()?,
             captured,
+            set_resource: LogExporter::set_resource,
             json: Json::of(route),
         };
         encoder.identify(resource);
         Ok(encoder)
-    }
-
-    /// Says from now on that the records are somebody else's.
-    pub(super) fn identify(&mut self, resource: &Resource) {
-        match &mut self.json {
-            Some(json) => json.resource = resource.into(),
-            None => self.exporter.set_resource(resource),
-        }
     }
 
     /// The request's body.
@@ -139,6 +137,8 @@ impl Encoder<MetricExporter> {
         Ok(Self {
             exporter: configured(builder, route, &captured).build()?,
             captured,
+            // They come with theirs.
+            set_resource: |_, _| {},
             json: Json::of(route),
         })
     }

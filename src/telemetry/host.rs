@@ -26,7 +26,10 @@ use crate::session::span::FinishedSpan;
 
 /// The most bytes of requests that wait for the loop.
 const WAITING_BYTES: usize = 4 << 20;
-/// The most weight of spans or log records in a request: as JSON it is up to three times as long, and a line may have 4 MiB.
+/// The most weight of spans or log records in a request. As JSON spans are at most twice as long ([`JSON_FACTOR`]), and
+/// log records that hold messages as structures up to ten times; a line may have 4 MiB.
+///
+/// [`JSON_FACTOR`]: super::span_data::JSON_FACTOR
 const REQUEST_WEIGHT: usize = 256 << 10;
 
 const GONE: &str = "nobody writes lines any more";

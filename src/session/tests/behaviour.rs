@@ -440,6 +440,33 @@ fn previews_have_a_hundred_characters_and_none_has_none() {
 }
 
 #[test]
+fn an_answer_whose_end_nobody_told_says_so_in_its_message() {
+    let init = r#"{"type":"system","subtype":"init","session_id":"s1","model":"m"}"#;
+    let text = r#"{"type":"assistant","message":{"id":"m1","model":"m","content":[{"type":"text","text":"One"}],"stop_reason":null}}"#;
+    let begin = r#"{"type":"stream_event","event":{"type":"message_start","message":{"id":"m1","model":"m","usage":{"input_tokens":1,"output_tokens":1}}}}"#;
+    let result = r#"{"type":"result","subtype":"success","is_error":false,"session_id":"s1"}"#;
+    for (lines, expected) in [
+        (vec![init, text, result], "unknown"),
+        // Begun with stream events, and never ended with one.
+        (vec![init, begin, text, result], "error"),
+    ] {
+        let mut replay = Replay::new(SessionConfig {
+            capture: Capture::Full,
+            ..config()
+        });
+        for (millis, line) in (10..).step_by(10).zip(lines) {
+            replay.line(millis, line);
+        }
+        replay.exit(90, Termination::Exited(0));
+        replay.check();
+        let mut contents = replay.closed.iter().flat_map(|span| &span.content);
+        let answer = contents.find(|content| content.key == key::GEN_AI_OUTPUT_MESSAGES);
+        let answer: serde_json::Value = serde_json::from_str(&answer.unwrap().text).unwrap();
+        assert_eq!(answer[0]["finish_reason"], expected);
+    }
+}
+
+#[test]
 fn whole_messages_are_kept_by_the_conventions_schema_and_only_if_wanted() {
     let lines = [
         r#"{"type":"system","subtype":"init","session_id":"s1","model":"claude-opus-5-5"}"#,
