@@ -4,6 +4,7 @@
 
 mod memory;
 mod record;
+mod sessions;
 mod stage;
 
 use nix::sys::signal::Signal;

@@ -150,6 +150,6 @@ fn approval_decision<'a>(data: &Data<'a>) -> Option<AgentEvent<'a>> {
         id: data.id.text_or_empty(),
         decision: decision(&data.decision.text()?)?,
         by: data.by.text(),
-        reason_chars: data.reason.char_count(),
+        reason: data.reason.text(),
     }))
 }

@@ -108,7 +108,7 @@ fn control_response<'a>(top: &Top<'a>) -> AgentEvent<'a> {
             id: response.request_id.text_or_empty(),
             decision,
             by: None,
-            reason_chars: permission.message.char_count(),
+            reason: permission.message.text(),
         }),
         None => note(top.kind.text_or_empty()),
     }

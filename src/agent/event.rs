@@ -347,8 +347,8 @@ pub struct ApprovalDecision<'a> {
     pub decision: Decision,
     /// Who decided, where the agent says.
     pub by: Option<Text<'a>>,
-    /// Length of the human's words, in characters; the words are not kept.
-    pub reason_chars: usize,
+    /// The human's words.
+    pub reason: Option<Text<'a>>,
 }
 
 /// See [`AgentEvent::RateLimit`].

@@ -14,7 +14,7 @@ use opentelemetry::trace::{SpanId, SpanKind};
 use super::id::SpanKey;
 use super::semconv::{key, span as span_name};
 use super::tree::{Closing, Draft, SpanChanges};
-use super::{Session, clipped, int, millis};
+use super::{Capture, Session, clipped, int, millis};
 use crate::agent::event::{ApprovalDecision, ApprovalRequest, Decision, SessionState};
 use crate::order::by_name;
 use crate::time::{Now, UnixNanos};
@@ -185,11 +185,14 @@ impl Session {
         };
         approval.ended = Some(now.wall);
         let span_id = approval.span_id;
+        let reason = answer.reason.as_deref().unwrap_or_default();
+        let capture = self.config.capture;
         if let Some(span) = self.tree.get_mut(span_id) {
-            span.set(
-                key::APPROVAL_FEEDBACK_CHARS,
-                int(answer.reason_chars as u64),
-            );
+            let chars = reason.chars().count();
+            span.set(key::APPROVAL_FEEDBACK_CHARS, int(chars as u64));
+            if capture == Capture::Full {
+                span.add(capture.content(key::APPROVAL_FEEDBACK, reason));
+            }
         }
         if answer.decision == Decision::Deny {
             self.tools.deny(&key);

@@ -111,6 +111,8 @@ pub struct Session {
     turn_calls: ledger::TurnCalls,
     /// When the session began to run again after a result: the start of the next turn.
     expected_turn: Option<UnixNanos>,
+    /// When the last turn ended.
+    turn_ended: Option<UnixNanos>,
     conversation: Option<String>,
     agent_error: Option<String>,
     spawn_failure: Option<(SpawnFailure, String)>,
@@ -193,6 +195,7 @@ impl Session {
             result_error: None,
             turn_calls: ledger::TurnCalls::default(),
             expected_turn: None,
+            turn_ended: None,
             conversation: None,
             agent_error: None,
             spawn_failure: None,

@@ -109,6 +109,9 @@ pub mod key {
     pub const TURN: &str = "sandtrace.turn";
     /// `num_turns` of the result: Claude Code's own count of steps, not of user turns.
     pub const TURN_STEPS: &str = "sandtrace.turn.steps";
+    /// Milliseconds between the end of the turn before and this one's beginning: how long the session waited for a
+    /// person. Absent on the first, and where nothing lies between.
+    pub const TURN_GAP_MS: &str = "sandtrace.turn.gap_ms";
     pub const TURN_API_MS: &str = "sandtrace.turn.api_duration_ms";
     pub const TURN_ORIGIN: &str = "sandtrace.turn.origin";
     pub const RESULT_SUBTYPE: &str = "sandtrace.result.subtype";
@@ -156,6 +159,8 @@ pub mod key {
     pub const APPROVAL_SOURCE: &str = "sandtrace.approval.source";
     pub const APPROVAL_WAIT_MS: &str = "sandtrace.approval.wait_ms";
     pub const APPROVAL_FEEDBACK_CHARS: &str = "sandtrace.approval.feedback_chars";
+    /// The words themselves, only where everything is captured.
+    pub const APPROVAL_FEEDBACK: &str = "sandtrace.approval.feedback";
     pub const COMPACT_TRIGGER: &str = "sandtrace.compact.trigger";
     pub const COMPACT_PRE_TOKENS: &str = "sandtrace.compact.pre_tokens";
     pub const COMPACT_POST_TOKENS: &str = "sandtrace.compact.post_tokens";

@@ -78,10 +78,18 @@ impl Session {
             start,
             attributes,
         };
-        let start = self
-            .tree
-            .open(draft, changes)
-            .map_or(start, |span| span.start);
+        let gap = self.turn_ended.take().filter(|_| self.turns.is_empty());
+        let start = match self.tree.open(draft, changes) {
+            Some(span) => {
+                let start = span.start;
+                span.set_opt(
+                    key::TURN_GAP_MS,
+                    gap.map(|ended| millis(start.since(ended))),
+                );
+                start
+            }
+            None => start,
+        };
         self.turns.push_back(Turn {
             span_id,
             ordinal,
@@ -243,6 +251,7 @@ impl Session {
         }
         self.last_result = Some(last);
         let end = turn.superseded.unwrap_or(now.wall);
+        self.turn_ended = Some(end);
         self.close_below(end, turn.span_id, changes);
         self.tools.clock(now.uptime);
         self.tree
@@ -299,6 +308,7 @@ impl Session {
         } else if let Some(span) = self.tree.get_mut(turn.span_id) {
             span.fail(value::OTHER, "the agent reported an error");
         }
+        self.turn_ended = Some(now.wall);
         self.close_below(now.wall, turn.span_id, changes);
         self.tools.clock(now.uptime);
         self.tree

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::stage::{Caller, PARENT, Stage, TRACE};
 
 /// What a line of a tree shows, in this order: the key and its short name.
-const SHOWN: [(&str, &str); 21] = [
+const SHOWN: [(&str, &str); 24] = [
     ("sandtrace.outcome", "outcome"),
     ("process.exit.code", "exit"),
     ("sandtrace.exit.signal", "signal"),
@@ -25,6 +25,9 @@ const SHOWN: [(&str, &str); 21] = [
     ("sandtrace.result.terminal_reason", "terminal"),
     ("gen_ai.tool.call.id", "call"),
     ("sandtrace.agent.status", "status"),
+    ("sandtrace.approval.decision", "decision"),
+    ("sandtrace.approval.source", "by"),
+    ("sandtrace.approval.feedback_chars", "feedback"),
     ("gen_ai.usage.input_tokens", "in"),
     ("gen_ai.usage.cache_read.input_tokens", "read"),
     ("gen_ai.usage.cache_creation.input_tokens", "write"),
@@ -76,6 +79,14 @@ impl Span {
             .get(key)
             .and_then(Value::as_u64)
             .unwrap_or(0)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.attributes.keys().map(String::as_str)
+    }
+
+    pub(super) fn number(&self, key: &str) -> Option<f64> {
+        self.attributes.get(key)?.as_f64()
     }
 
     pub(super) fn seconds(&self, key: &str) -> f64 {

@@ -2,15 +2,17 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::record::Run;
@@ -35,6 +37,8 @@ pub(super) struct Stage {
     base_url: String,
     /// What the agent's environment has besides.
     env: Vec<(&'static str, String)>,
+    /// Options of `sandtrace run`.
+    options: Vec<&'static str>,
     python: PathBuf,
     directory: TempDir,
     /// The `cgroup.procs` that the run puts itself into.
@@ -52,6 +56,7 @@ impl Stage {
         Self {
             base_url: format!("http://127.0.0.1:{}", api.port),
             env: Vec::new(),
+            options: Vec::new(),
             _api: Some(api),
             python,
             directory,
@@ -73,6 +78,7 @@ impl Stage {
         Self {
             base_url: format!("http://127.0.0.77:{port}"),
             env: Vec::new(),
+            options: Vec::new(),
             _api: None,
             python: python(),
             directory,
@@ -104,6 +110,12 @@ impl Stage {
         self
     }
 
+    /// With this option of `sandtrace run`.
+    pub(super) fn option(mut self, name: &'static str, value: &'static str) -> Self {
+        self.options.extend([name, value]);
+        self
+    }
+
     /// The run, its supervisor included, is put into the cgroup of this `cgroup.procs`.
     pub(super) fn within(mut self, cgroup: PathBuf) -> Self {
         self.cgroup = Some(cgroup);
@@ -114,8 +126,20 @@ impl Stage {
         self.directory.path().join(name)
     }
 
-    /// As `use_scripted_api` in scripts/lib.sh, but from an empty environment.
+    /// Runs one prompt.
     pub(super) fn start(&self, tools: &str, caller: Caller) -> Running<'_> {
+        let agent = ["--tools", tools, "Do the thing."];
+        self.start_agent(&agent, Stdio::null(), caller)
+    }
+
+    /// Keeps a session, in which nothing is said yet.
+    pub(super) fn session(&self, options: &[&str]) -> Running<'_> {
+        let agent = [&["--interactive"], options].concat();
+        self.start_agent(&agent, Stdio::piped(), Caller::Traces)
+    }
+
+    /// As `use_scripted_api` in scripts/lib.sh, but from an empty environment.
+    fn start_agent(&self, agent: &[&str], stdin: Stdio, caller: Caller) -> Running<'_> {
         fs::create_dir(self.path("home")).unwrap();
         let mark = self.directory.path().display().to_string();
         let mut command = match &self.cgroup {
@@ -131,12 +155,13 @@ impl Stage {
         command
             .args(["run", "--run-id", "real", "--journal"])
             .arg(self.path("journal"))
+            .args(&self.options)
             .arg("--")
             .arg(&self.python)
             .arg(repository().join("template/agent.py"))
-            .args(["--model", "claude-sonnet-5", "--tools", tools, "--cwd"])
+            .args(["--model", "claude-sonnet-5", "--cwd"])
             .arg(self.path("work"))
-            .arg("Do the thing.")
+            .args(agent)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path("home"))
@@ -150,15 +175,17 @@ impl Stage {
             .env("DISABLE_TELEMETRY", "1")
             .env("DISABLE_ERROR_REPORTING", "1")
             .envs(self.env.iter().map(|(name, value)| (*name, value)))
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(File::create(self.path("stdout")).unwrap())
             .stderr(File::create(self.path("stderr")).unwrap());
         if caller == Caller::Traces {
             command.env("TRACEPARENT", format!("00-{TRACE}-{PARENT}-01"));
         }
+        let mut child = command.spawn().unwrap();
         Running {
             caller,
-            child: command.spawn().unwrap(),
+            stdin: child.stdin.take(),
+            child,
             mark: format!("{MARK}={mark}"),
             stage: self,
         }
@@ -180,6 +207,7 @@ pub(super) enum Caller {
 /// A run in progress. One that is dropped, because its test failed, is ended with all its processes.
 pub(super) struct Running<'a> {
     child: Child,
+    stdin: Option<ChildStdin>,
     caller: Caller,
     mark: String,
     stage: &'a Stage,
@@ -210,6 +238,53 @@ impl Running<'_> {
                 let file = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
                 file.file_name() == Some("claude".as_ref())
             })
+        })
+    }
+
+    /// Says a line to the agent.
+    pub(super) fn say(&mut self, line: Value) {
+        let stdin = self.stdin.as_mut().unwrap();
+        writeln!(stdin, "{line}").unwrap();
+    }
+
+    /// Has nothing more to say.
+    pub(super) fn hang_up(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The whole lines that the host has so far.
+    fn lines(&self) -> Vec<Value> {
+        let stdout = fs::read_to_string(self.stage.path("stdout")).unwrap();
+        let whole = stdout
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        whole
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Waits for the line of this type that is the `number`th, from 1.
+    pub(super) fn line(&self, kind: &str, number: usize) -> Value {
+        poll(DEADLINE, &format!("{kind} {number}"), || {
+            let mut lines = self.lines().into_iter();
+            lines
+                .by_ref()
+                .filter(|line| line["type"] == kind)
+                .nth(number - 1)
+        })
+    }
+
+    /// Waits for such a line after the first `seen`, and counts it in.
+    pub(super) fn any_line(
+        &self,
+        seen: usize,
+        what: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> usize {
+        poll(DEADLINE, what, || {
+            let lines = self.lines();
+            let at = lines.iter().skip(seen).position(&is_it)?;
+            Some(seen + at + 1)
         })
     }
 

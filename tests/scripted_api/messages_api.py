@@ -319,6 +319,7 @@ def lay_out_seed(directory: Path, files: dict[str, str]) -> None:
     for name, content in files.items():
         path = directory / name
         if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
 
 

@@ -231,6 +231,12 @@ scenario("permissions", "Bash allow, Bash deny, Write slow-allow", [
     reply(tool("Write", file_path="{{CWD}}/slow.txt", content="slow approval\n")),
     say("One was denied.")])
 
+scenario("session", "the example of docs/sessions.md: one call denied, the next allowed, then a second turn", [
+    reply(tool(BASH, command="rm -r build", description="Remove the folder")),
+    reply(tool(BASH, command="rm build/*.log", description="Remove the logs")),
+    say("The logs are gone."),
+    say("You are welcome.")], seed={"build/app": "app\n", "build/make.log": "made\n"})
+
 scenario("hooks", "Bash and a failing Bash, to fire hooks", [
     reply(tool(BASH, command="echo hooked", description="ok")),
     reply(tool(BASH, command="exit 4", description="fails")),

@@ -306,6 +306,60 @@ fn an_agent_that_says_who_approves_is_believed_to_the_letter() {
 }
 
 #[test]
+fn a_person_s_reason_is_on_the_span_only_where_everything_is_captured() {
+    for (capture, text) in [
+        (Capture::None, None),
+        (Capture::Preview, None),
+        (Capture::Full, Some("no thanks")),
+    ] {
+        let mut replay = Replay::new(SessionConfig {
+            capture,
+            ..config()
+        });
+        replay.line(10, INIT);
+        replay.line(20, &tool_use("t1", "Bash"));
+        let request = r#"{"type":"approval_request","data":{"id":"r1","tool_use_id":"t1","tool_name":"Bash"}}"#;
+        let decision = r#"{"type":"approval_decision","data":{"id":"r1","decision":"deny","reason":"no thanks"}}"#;
+        replay.line(35, request);
+        replay.line(500, decision);
+        let approval = replay.span("approval Bash");
+        let content = approval.content.iter().map(|it| (it.key, it.text.as_str()));
+        let expected = text.map(|text| (key::APPROVAL_FEEDBACK, text));
+        assert!(content.eq(expected), "{capture:?}: {approval:?}");
+        assert_eq!(
+            attribute(approval, key::APPROVAL_FEEDBACK_CHARS),
+            Some(&Value::I64(9))
+        );
+    }
+}
+
+#[test]
+fn a_turn_says_how_long_the_session_waited_for_it() {
+    let mut replay = Replay::spawned();
+    replay.line(10, INIT);
+    replay.line(20, &tool_use("t1", "Bash"));
+    replay.line(100, RESULT);
+    replay.line(110, &state("idle"));
+    replay.line(4100, &state("running"));
+    replay.line(4200, INIT);
+    replay.line(4300, &tool_use("t2", "Bash"));
+    // What was said meanwhile follows at once.
+    replay.line(5000, RESULT);
+    replay.line(5000, INIT);
+    replay.line(5100, &tool_use("t3", "Bash"));
+    replay.line(5200, RESULT);
+    let turns = replay.closed.iter();
+    let turns = turns.filter(|span| span.name.starts_with("invoke_agent"));
+    let gaps: Vec<_> = turns
+        .map(|turn| attribute(turn, key::TURN_GAP_MS).cloned())
+        .collect();
+    assert_eq!(
+        gaps,
+        [None, Some(Value::F64(4000.0)), Some(Value::F64(0.0))]
+    );
+}
+
+#[test]
 fn a_shell_in_the_background_outlives_its_turn() {
     let mut replay = Replay::spawned();
     replay.line(10, INIT);

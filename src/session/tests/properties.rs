@@ -157,7 +157,7 @@ fn approval() -> impl Strategy<Value = Event> {
                 id: id.into(),
                 decision: Decision::Deny,
                 by: None,
-                reason_chars: 3,
+                reason: Some("why".into()),
             })
         }),
         Just(AgentEvent::SessionState(

@@ -149,7 +149,7 @@ fn the_templates_approvals() {
                 id: "a1".into(),
                 decision,
                 by: text("host"),
-                reason_chars: 3,
+                reason: text("no!"),
             })
         );
     }

@@ -230,7 +230,7 @@ fn control_lines_are_approvals_or_notes() {
             id: "r1".into(),
             decision: Decision::Deny,
             by: None,
-            reason_chars: 8,
+            reason: text("Not n\u{f6}w."),
         })
     );
     is_note(
