@@ -144,10 +144,7 @@ impl Followed {
             };
             self.read_lines(stdout)?;
             while !self.over && self.is_replaced()? {
-                // What it got between our look and its replacement.
-                self.read_lines(stdout)?;
-                self.turn_to_new_file()?;
-                self.read_lines(stdout)?;
+                self.turn_to_new_file(stdout)?;
             }
             stdout.flush().map_err(AttachError::Write)?;
             if self.over {
@@ -192,13 +189,15 @@ impl Followed {
         Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) != (ours.dev(), ours.ino())))
     }
 
-    /// Goes on with the new file. It begins with lines that the reader has, which their numbers tell.
-    fn turn_to_new_file(&mut self) -> Result<(), AttachError> {
+    /// Ends our file with what it got between our last look and its replacement, and goes on with the new one. That
+    /// begins with lines that the reader has, which their numbers tell.
+    fn turn_to_new_file(&mut self, stdout: &mut BufWriter<Stdout>) -> Result<(), AttachError> {
+        self.read_lines(stdout)?;
         let events = open_in(&self.directory, EVENTS);
         let events = events.map_err(|source| self.unreadable(EVENTS, source))?;
         self.events = BufReader::with_capacity(CHUNK, events);
         self.line.clear();
-        Ok(())
+        self.read_lines(stdout)
     }
 
     /// Why no more lines will come, if that is so.
@@ -268,4 +267,48 @@ fn find(run: &OsStr, journal: &Journal) -> Result<PathBuf, AttachError> {
 fn open_in(directory: &File, name: &str) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     Ok(openat(directory, name, flags, Mode::empty())?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn line(seq: u64) -> String {
+        format!(
+            "{{\"n\":{seq},\"sandtrace\":{{\"seq\":{seq},\"time\":\"\",\"trace_id\":\"\",\"span_id\":\"\"}}}}\n"
+        )
+    }
+
+    #[test]
+    fn what_comes_between_the_last_look_and_the_replacement_is_not_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::write(path(EVENTS), line(1) + &line(2)).unwrap();
+        let config = AttachConfig {
+            run: root.path().into(),
+            after: 1,
+            journal: Journal::Off,
+        };
+        let mut run = Followed::open(&config).unwrap();
+        let told = File::create(path("told")).unwrap();
+        let mut stdout = BufWriter::new(Stdout::new(told));
+        run.read_lines(&mut stdout).unwrap();
+        assert!(!run.is_replaced().unwrap());
+        // The new file has nothing of what the old one got last.
+        fs::write(path("fresh"), line(1) + &line(2) + &line(5)).unwrap();
+        let mut old = fs::OpenOptions::new()
+            .append(true)
+            .open(path(EVENTS))
+            .unwrap();
+        old.write_all((line(3) + &line(4)).as_bytes()).unwrap();
+        fs::rename(path("fresh"), path(EVENTS)).unwrap();
+        assert!(run.is_replaced().unwrap());
+        run.turn_to_new_file(&mut stdout).unwrap();
+        assert!(!run.is_replaced().unwrap());
+        stdout.flush().unwrap();
+        let told = fs::read_to_string(path("told")).unwrap();
+        assert_eq!(told, (2..=5).map(line).collect::<String>());
+    }
 }

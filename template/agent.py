@@ -31,11 +31,13 @@ import signal
 import sys
 import threading
 import warnings
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, get_args
 
 from claude_agent_sdk import (
+    AssistantMessage,
     ClaudeAgentOptions,
     ClaudeSDKClient,
     ClaudeSDKError,
@@ -46,6 +48,7 @@ from claude_agent_sdk import (
     ResultMessage,
     SystemMessage,
     ToolPermissionContext,
+    ToolUseBlock,
 )
 from claude_agent_sdk.types import PermissionMode, SystemPromptPreset
 
@@ -57,6 +60,9 @@ MAX_LINE_BYTES = 64 << 20
 INTERRUPT_SECONDS = 2.0
 WIND_DOWN_SECONDS = 2.0
 TERMINATE_SECONDS = 4.0
+
+# Longest wait of a request for permission for the message that it is about.
+SHOW_SECONDS = 2.0
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -319,6 +325,7 @@ class Session:
         self.closed = False
         self.prompts: asyncio.Queue[str | None] = asyncio.Queue()  # None: no more will come
         self.approvals: dict[str, asyncio.Future[dict[str, Any]]] = {}  # those that wait, by id
+        self.shown: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)  # calls that were printed, by id
         self.asked = 0
         if prompt:
             self.say(prompt)
@@ -352,7 +359,11 @@ class Session:
         self.prompts.task_done()
 
     def follow(self, message: Message) -> None:
-        if isinstance(message, ResultMessage):
+        if isinstance(message, AssistantMessage):
+            for block in message.content:
+                if isinstance(block, ToolUseBlock):
+                    self.shown[block.id].set()
+        elif isinstance(message, ResultMessage):
             self.idle = True
         elif isinstance(message, SystemMessage) and message.subtype == "session_state_changed":
             self.idle = message.data.get("state") == "idle"
@@ -377,6 +388,9 @@ class Session:
 
     async def ask(self, tool: str, tool_input: dict[str, Any], context: ToolPermissionContext) -> PermissionResult:
         """The SDK's `can_use_tool`: asks by a line on stdout, and waits for the answer on stdin as long as it takes."""
+        # The SDK asks beside the stream of messages, and may be ahead of it. People want to see what they are asked about.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.shown[context.tool_use_id or ""].wait(), SHOW_SECONDS)
         self.asked += 1
         name = f"approval-{self.asked}"
         self.approvals[name] = asyncio.get_running_loop().create_future()
@@ -411,16 +425,17 @@ class Session:
 
         threading.Thread(target=read, daemon=True).start()
         number = 0
-        while line := await lines.get():
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                await self.take(line)
-            except Exception as error:
-                # Whoever wrote a line that cannot be followed is told so, and the session goes on.
-                emit({"type": "input_error", "data": {"line": number, "message": one_line(error) or repr(error)}})
-        self.close()
+        try:
+            while line := await lines.get():
+                number += 1
+                try:
+                    if line.strip():
+                        await self.take(line)
+                except Exception as error:
+                    # Whoever wrote a line that cannot be followed is told so, and the session goes on.
+                    emit({"type": "input_error", "data": {"line": number, "message": one_line(error) or repr(error)}})
+        finally:
+            self.close()
 
     async def take(self, line: bytes) -> None:
         said = json.loads(line)
