@@ -136,14 +136,17 @@ fn a_timeout_of_connect_ends_the_stream_and_nothing_else() {
 #[test]
 fn who_hangs_up_misses_what_is_said_meanwhile_and_kills_nobody() {
     let fake = FakeEnvd::start();
-    let command = format!("{WAIT} echo one; wait_for a; echo two; wait_for b; echo three");
+    let command =
+        format!("{WAIT} echo one; wait_for a; echo two; touch $HOME/said; wait_for b; echo three");
     let (pid, mut stream) = start(&fake, &command);
     stream.until_printed("one\n");
     drop(stream);
-    // Until the fake has noticed, it may still send to nobody.
-    thread::sleep(Duration::from_millis(100));
     release(&fake, "a");
-    thread::sleep(Duration::from_millis(300));
+    poll("the second word", || {
+        fake.home().join("said").exists().then_some(())
+    });
+    // It lies in the pipe, from which the fake is to take it.
+    thread::sleep(Duration::from_millis(500));
     let mut again = Request::connect(pid).send(&fake).unwrap();
     assert_eq!(again.pid(), pid);
     release(&fake, "b");

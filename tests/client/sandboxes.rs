@@ -109,7 +109,7 @@ fn the_api_wants_its_key_and_envd_its_token() {
 fn a_sandbox_that_times_out_takes_all_with_it_without_a_word() {
     let fake = FakeEnvd::start();
     let began = Instant::now();
-    let made = Made::new(&fake, 1);
+    let made = Made::new(&fake, 3);
     // A child in a session of its own, deaf to what can be heard.
     let command = "trap '' TERM HUP INT; setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000";
     let stream = made.start(&fake, command);
@@ -119,7 +119,7 @@ fn a_sandbox_that_times_out_takes_all_with_it_without_a_word() {
     let (bytes, end) = stream.rest();
     assert!(bytes.is_empty(), "it was not to say anything: {bytes:?}");
     assert!(end.is_err());
-    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(began.elapsed() >= Duration::from_secs(3));
     poll("the end of its processes", || {
         fake.processes().is_empty().then_some(())
     });

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fake_envd::Cuts;
 use crate::pages::{self, lay_out, programs};
@@ -239,6 +239,16 @@ fn with_one_kind_of_number(value: &Value) -> Value {
             .map(|(name, value)| (name.clone(), with_one_kind_of_number(value)))
             .collect(),
         other => other.clone(),
+    }
+}
+
+#[test]
+fn lines_come_in_any_pieces_and_each_event_once() {
+    for sdk in sdks() {
+        let play = Play::new(&sdk, "plain_text");
+        let facts = play.scene("pieces");
+        let expected = json!([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]);
+        assert_eq!(facts.json["sequences"], expected, "{:?}", sdk.language);
     }
 }
 

@@ -69,6 +69,24 @@ def agent_pid() -> int:
     return int(started["data"]["pid"])
 
 
+def pieces() -> None:
+    """No sandbox: the same lines in many pieces, with what else a stream may hold."""
+
+    def line(seq: int) -> str:
+        return json.dumps({"type": "text", "data": {"text": "\u00e9\u20ac"}, "sandtrace": {"seq": seq}}, ensure_ascii=False)
+
+    lines = ["Welcome!", line(1), line(2), '{"type":"no stamp"}', "[3]", "17", "null", "{", line(2), line(1), line(3)]
+    stream = "\n".join(lines) + "\n" + line(4)[:20]
+    sequences = []
+    for size in (1, 7, len(stream)):
+        events = Events()
+        told = [event for at in range(0, len(stream), size) for event in events.feed(stream[at : at + size])]
+        events.reconnected()
+        told += events.feed(line(4) + "\n" + line(5))
+        sequences.append([event["sandtrace"]["seq"] for event in told])
+    facts["sequences"] = sequences
+
+
 def failure() -> None:
     run(f"sandtrace run -- {AGENT} {shlex.quote(PROMPT)}")
 
@@ -123,6 +141,6 @@ def approve() -> None:
 parent = trace.SpanContext(TRACE, PARENT, is_remote=False, trace_flags=trace.TraceFlags(1))
 token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(parent)))
 envs = environment(datetime.now(timezone.utc) + timedelta(hours=1))
-scenes = [failure, kill, stop, timeout, follow, lost, approve]
+scenes = [pieces, failure, kill, stop, timeout, follow, lost, approve]
 {scene.__name__: scene for scene in scenes}[sys.argv[1]]()
 json.dump(facts, sys.stdout)

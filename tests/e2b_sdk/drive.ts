@@ -65,6 +65,24 @@ function agentPid(): number | null {
 const agent = `${AGENT} --tools Bash ${quote(PROMPT)}`
 
 const scenes: Record<string, () => Promise<void>> = {
+  // No sandbox: the same lines in many pieces, with what else a stream may hold.
+  pieces: async () => {
+    const line = (seq: number) =>
+      JSON.stringify({ type: 'text', data: { text: '\u00e9\u20ac' }, sandtrace: { seq } })
+    const lines = ['Welcome!', line(1), line(2), '{"type":"no stamp"}', '[3]', '17', 'null', '{', line(2), line(1), line(3)]
+    const stream = lines.join('\n') + '\n' + line(4).slice(0, 20)
+    const all: number[][] = []
+    for (const size of [1, 7, stream.length]) {
+      const events = new Events()
+      const told: Event[] = []
+      for (let at = 0; at < stream.length; at += size) told.push(...events.feed(stream.slice(at, at + size)))
+      events.reconnected()
+      told.push(...events.feed(line(4) + '\n' + line(5)))
+      all.push(told.map((event) => event.sandtrace.seq))
+    }
+    facts.sequences = all
+  },
+
   failure: () => run(`sandtrace run -- ${AGENT} ${quote(PROMPT)}`),
 
   kill: () =>

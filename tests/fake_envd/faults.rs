@@ -29,8 +29,8 @@ pub(crate) struct Faults {
     pub(crate) stall_next_after: Option<u64>,
     /// From this seed come the sizes of reads (1 to 32 KiB) and the pieces in which envelopes are sent.
     pub(crate) pieces: Option<u64>,
-    /// How long a reader of a process's output lingers before each read. A tail that was written less than this before
-    /// an exit by SendSignal is surely lost.
+    /// How long output lies in its pipe before it is read. What was written less than this before an exit by
+    /// SendSignal is surely lost.
     pub(crate) read_delay: Duration,
     /// What the edge says when a sandbox disappears.
     pub(crate) edge: Edge,

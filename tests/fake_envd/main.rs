@@ -41,7 +41,7 @@ Faults:
   --reset              make each cut a reset
   --stall-after N      after N bytes say nothing more on the next stream
   --seed S             random sizes of reads and of pieces of envelopes; 1 with --cut-below
-  --read-delay MS      how long a read of a process's output lingers
+  --read-delay MS      how long a process's output lies in its pipe before it is read
   --edge-says          end a stream by 'unavailable' when its sandbox disappears, instead of silence
 ";
 

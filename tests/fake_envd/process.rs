@@ -316,6 +316,7 @@ async fn read(
             biased;
             _ = exited.wait_for(|exited| *exited) => return,
             count = async {
+                receiver.readable().await?;
                 tokio::time::sleep(delay).await;
                 receiver.read(piece).await
             } => count,
