@@ -172,6 +172,9 @@ fn a_tool_whose_call_has_returned_is_not_waited_for() {
     lines.turn(1);
     lines.tool("a");
     lines.line(json!({"type": "UserMessage", "content": []}), "a");
+    // Its end may be the next line.
+    assert_eq!(lines.state(), State::InTool);
+    lines.says("It goes on behind me", None);
     assert_eq!(lines.state(), State::WaitingForModel);
     let tool = lines.run.open_tools().next().unwrap();
     assert!(tool.in_background);

@@ -21,6 +21,9 @@ impl Run {
             time: stamp.time.clone(),
             kind: event.kind().unwrap_or("a line of the agent").to_owned(),
         });
+        if !matches!(event.content(), Content::Supervisor(Body::SpanEnded(_))) {
+            self.leave_returned();
+        }
         let is_activity = match event.content() {
             Content::Supervisor(body) => self.on_supervisor(stamp, body),
             Content::Agent(line) => {
@@ -209,11 +212,8 @@ impl Run {
 
     fn on_agent(&mut self, stamp: &Stamp, line: &AgentLine) {
         self.hear();
-        if line.brings_result() {
-            // If the tool is over, its end is the next line. Else its work goes on without anybody waiting.
-            if let Some(tool) = self.tools.get_mut(&stamp.span_id) {
-                tool.in_background = true;
-            }
+        if line.brings_result() && self.tools.contains_key(&stamp.span_id) {
+            self.returned = Some(stamp.span_id.clone());
         }
         if !line.concerns_run() {
             return;
@@ -227,6 +227,14 @@ impl Run {
                 said if is_own => self.answer.hear(said),
                 _ => {}
             }
+        }
+    }
+
+    /// The end of the tool whose result came did not follow: its work goes on without anybody waiting.
+    fn leave_returned(&mut self) {
+        let returned = self.returned.take();
+        if let Some(tool) = returned.and_then(|span_id| self.tools.get_mut(&span_id)) {
+            tool.in_background = true;
         }
     }
 

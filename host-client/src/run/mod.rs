@@ -72,6 +72,8 @@ pub struct Run {
     turn_count: u64,
     /// By span.
     tools: BTreeMap<String, Tool>,
+    /// The tool's span whose result the last line brought. If the tool is over, its end follows; else its work goes on.
+    returned: Option<String>,
     approvals: Approvals,
     answer: Answer,
     open_spans: Vec<OpenSpan>,
