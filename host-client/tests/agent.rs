@@ -1,4 +1,8 @@
 //! What agents say, in each dialect.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
 
 use std::fmt::Write as _;
 use std::fs;

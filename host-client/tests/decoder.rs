@@ -1,4 +1,8 @@
 //! The decoder: any chunks, any noise.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
 
 use std::fs;
 use std::path::Path;

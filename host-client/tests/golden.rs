@@ -2,6 +2,10 @@
 //!
 //! `fixtures/wire-1` is made by `tests/schema.rs` of the supervisor, which says how. A stream that was committed is never
 //! changed; a test that fails on one is right.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -109,9 +113,11 @@ fn what_is_counted_on_the_way_is_what_the_last_line_says() {
             assert!(so_far.input_tokens > 0, "{name}");
         }
         assert!(so_far.output_tokens <= exact.output_tokens, "{name}");
-        if name == "tour" {
-            assert_eq!(so_far.output_tokens, exact.output_tokens, "{name}");
-        }
+        let is_bound = so_far.incomplete_calls > 0 || so_far.input_tokens < exact.input_tokens;
+        assert!(
+            is_bound || so_far.output_tokens == exact.output_tokens,
+            "{name}: {so_far:?}"
+        );
         let usd = |run: &Run| run.cost().map_or(0.0, |cost| cost.usd);
         assert!(
             (usd(&cut) - usd(&whole)).abs() < 1e-9,

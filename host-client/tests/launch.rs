@@ -1,4 +1,8 @@
 //! What a run is started with.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! A run's state, from lines as the supervisor writes them.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
 
 use sandtrace_client::run::{ApprovalSource, Loss, LossReason, State};
 use sandtrace_client::{Admission, Decoded, Decoder, Event, FailureKind, Outcome, Run};

@@ -1,6 +1,10 @@
 //! The JSON Schema of the wire: the committed files are what the types say, and the golden streams are what they say.
 //!
 //! `SANDTRACE_TEST_RECORD=1 cargo test -p sandtrace-client --features schema --test schema` writes the files anew.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, its functions included"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
