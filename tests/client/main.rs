@@ -4,9 +4,11 @@
     reason = "a test may panic, its functions included"
 )]
 
+mod client;
 #[path = "../fake_envd/mod.rs"]
 mod fake_envd;
 mod faults;
+mod local;
 mod pages;
 mod processes;
 mod protocol;
