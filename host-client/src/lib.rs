@@ -151,6 +151,8 @@
 pub mod agent;
 pub mod attribute;
 mod decode;
+#[cfg(feature = "e2b")]
+pub mod e2b;
 mod event;
 pub mod failure;
 mod input;
