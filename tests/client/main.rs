@@ -4,7 +4,9 @@
     reason = "a test may panic, its functions included"
 )]
 
+mod broken;
 mod client;
+mod e2b;
 #[path = "../fake_envd/mod.rs"]
 mod fake_envd;
 mod faults;

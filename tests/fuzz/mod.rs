@@ -1,4 +1,4 @@
-//! What `scripts/fuzz` asserts of the line reader, the decoder with the session, and the wire, held against all
+//! What `scripts/fuzz` asserts of the line reader, the decoder with the session, the wire, and Connect's envelopes, held against all
 //! recordings, the seeds, and every input that fuzzing found to break it (`found/`). So the targets build and mean
 //! something also where nobody fuzzes.
 #![expect(
@@ -6,6 +6,7 @@
     reason = "a check says by its panic what does not hold"
 )]
 
+mod envelopes;
 mod events;
 mod lines;
 mod wire;
@@ -83,4 +84,12 @@ fn every_line_of_the_wire_is_read_as_it_was_written() {
         assert!(is_body || is_stamp, "it is no line of ours any more");
     });
     check_all(&files("fuzz/found/wire", None), wire::check);
+}
+
+#[test]
+fn every_body_is_cut_into_the_same_envelopes_in_any_pieces() {
+    let seeds = files("fuzz/seeds/envelopes", None);
+    assert!(seeds.len() >= 7, "a seed for each way to end");
+    check_all(&seeds, envelopes::check);
+    check_all(&files("fuzz/found/envelopes", None), envelopes::check);
 }

@@ -201,7 +201,7 @@ mod tests {
             told(br#"{"event":{"data":{"stdout":"aGk="}}}"#),
             Ok(Told::Stdout(b"hi"[..].into()))
         );
-        assert!(told(b"[]").is_err());
+        assert!(told(b"17").is_err());
         assert!(told(br#"{"event":{"data":{"stdout":"%"}}}"#).is_err());
     }
 

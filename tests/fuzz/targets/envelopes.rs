@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../envelopes.rs"]
+mod envelopes;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| envelopes::check(bytes));
