@@ -104,7 +104,10 @@ impl Lost<'_> {
 
     /// What the supervisor would have put on `agent.run`.
     fn verdict(&self, failure: &Failure, attributes: &mut Vec<KeyValue>) {
+        // These may hold what the agent wrote, and how much of that a backend may have is not known here.
+        let is_content = |source: &str| matches!(source, "message" | "stderr" | "stream");
         let facts = failure.evidence.iter();
+        let facts = facts.filter(|fact| !is_content(&fact.source));
         let facts = facts.map(|fact| StringValue::from(format!("{}: {}", fact.source, fact.fact)));
         set(attributes, key::ERROR_TYPE, failure.kind.to_string());
         set(attributes, key::OUTCOME, self.conclusion.outcome.as_str());

@@ -51,7 +51,8 @@ impl Application {
         let metrics = last.scope_metrics().flat_map(|scope| scope.metrics());
         let mut points = BTreeMap::new();
         for metric in metrics.filter(|metric| metric.name() == name) {
-            let mut put = |attributes: Vec<String>, value: f64| {
+            let mut put = |mut attributes: Vec<String>, value: f64| {
+                attributes.sort();
                 points.insert(attributes.join(","), value);
             };
             let told = |pair: &opentelemetry::KeyValue| format!("{}={}", pair.key, pair.value);
