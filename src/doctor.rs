@@ -19,7 +19,7 @@ use crate::telemetry::canary::{self, Canary};
 use crate::telemetry::resend::{Inventory, ResendReport, Waiting, inventory};
 use crate::telemetry::resource::ResourceError;
 use crate::telemetry::{
-    Destination, DestinationError, OtlpDestination, TelemetryError, resend_left,
+    Destination, DestinationError, OtlpDestination, Redactor, TelemetryError, resend_left,
 };
 
 /// How something is.
@@ -157,7 +157,9 @@ pub async fn examine(config: &DoctorConfig) -> Result<Diagnosis, DoctorError> {
             local => self::local(&mut diagnosis, local).await,
         }
     }
-    for canary in canary::send(backends, &resource, &exports.proxies, &run_id).await {
+    let redactor = Redactor::new(run.settings.all(), run.redact.clone());
+    let canaries = canary::send(backends, resource, &redactor, &exports.proxies, &run_id);
+    for canary in canaries.await {
         landed(&mut diagnosis, &canary);
     }
     if let Some(root) = run.journal.root() {

@@ -100,6 +100,11 @@ fn a_canary_lands_where_the_runs_will() {
             ("PHOENIX_COLLECTOR_ENDPOINT", &base),
             ("PHOENIX_OTLP_COMPRESSION", "none"),
             ("OTEL_SERVICE_NAME", "shop"),
+            (
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "team.note=it is plain-words-only",
+            ),
+            ("SERVICE_PASSWORD", "plain-words-only"),
         ],
         &[],
     );
@@ -111,6 +116,9 @@ fn a_canary_lands_where_the_runs_will() {
     let project = attributes.find(|it| it.key == "openinference.project.name");
     let project = project.unwrap().value.as_ref().unwrap();
     assert!(format!("{project:?}").contains("\"shop\""), "{project:?}");
+    let note = format!("{:?}", resource.attributes);
+    assert!(note.contains("it is <redacted:SERVICE_PASSWORD>"), "{note}");
+    assert!(!note.contains("plain-words-only"), "{note}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use flate2::read::GzDecoder;
 use http::HeaderMap;
 use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use opentelemetry::{Key, Value};
@@ -394,6 +395,74 @@ fn a_push_to_prometheus_is_what_its_receiver_takes() {
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!("metrics_push", golden);
     });
+}
+
+#[test]
+fn a_destinations_own_resource_is_on_its_metrics_too_and_on_no_others() {
+    let receivers = [
+        Receiver::healthy(),
+        Receiver::healthy(),
+        Receiver::healthy(),
+    ];
+    let there = |receiver: &Receiver, protocol, own: &[(&'static str, &'static str)]| {
+        let mut there = pushed("otlp", receiver, "/v1/metrics", Temporality::Cumulative);
+        if let Destination::Otlp(otlp) = &mut there {
+            let own = own
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into()));
+            otlp.resource = own.collect();
+            otlp.routes[0].protocol = protocol;
+            otlp.routes[0].compression = Compression::Gzip;
+        }
+        there
+    };
+    let own = [("team.name", "atlas"), ("service.name", "of its own")];
+    let destinations = vec![
+        there(&receivers[0], Protocol::HttpProtobuf, &own),
+        there(&receivers[1], Protocol::HttpJson, &own),
+        there(&receivers[2], Protocol::HttpProtobuf, &[]),
+    ];
+    let telemetry = start(destinations, Duration::from_secs(3_600));
+    record(&telemetry);
+    // A copy of the sandbox is somebody else, for the same destinations.
+    telemetry.identify(vec![
+        ("service.name".into(), "it".into()),
+        ("service.instance.id".into(), "instance-8".into()),
+    ]);
+    record(&telemetry);
+    telemetry.shutdown(SOON).blocking_recv().unwrap();
+
+    let whose = |receiver: &Receiver| -> Vec<String> {
+        let requests = receiver.received();
+        let whose = requests.iter().map(|request| {
+            let mut body = Vec::new();
+            GzDecoder::new(request.body.as_slice())
+                .read_to_end(&mut body)
+                .unwrap();
+            let request = ExportMetricsServiceRequest::decode(body.as_slice())
+                .unwrap_or_else(|_| serde_json::from_slice(&body).unwrap());
+            told(
+                &request.resource_metrics[0]
+                    .resource
+                    .as_ref()
+                    .unwrap()
+                    .attributes,
+            )
+        });
+        whose.collect()
+    };
+    let [seven, eight] = ["instance-7", "instance-8"]
+        .map(|id| format!("service.instance.id={id} service.name=of its own team.name=atlas"));
+    for receiver in &receivers[..2] {
+        assert_eq!(whose(receiver), [seven.clone(), eight.clone()]);
+    }
+    let common = whose(&receivers[2]);
+    assert_eq!(common.len(), 2);
+    assert!(
+        common.iter().all(|it| it.contains("service.name=it")),
+        "{common:?}"
+    );
+    assert!(!common.iter().any(|it| it.contains("atlas")), "{common:?}");
 }
 
 #[test]

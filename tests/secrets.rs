@@ -101,6 +101,16 @@ fn conversation(secrets: &[Secret]) -> Vec<String> {
     lines.iter().map(Value::to_string).collect()
 }
 
+/// They stand in what the user says of the sandbox, too.
+fn resource(secrets: &[Secret]) -> String {
+    let members = secrets.iter().enumerate().map(|(number, secret)| {
+        let bytes = secret.told.bytes();
+        let value: String = bytes.map(|byte| format!("%{byte:02X}")).collect();
+        format!("team.note.{number}={value}")
+    });
+    members.collect::<Vec<_>>().join(",")
+}
+
 /// An agent that says all of it, writes it to stderr, and fails in its words.
 fn talkative(secrets: &[Secret]) -> Supervised {
     let stdout = conversation(secrets).join("\n") + "\n";
@@ -115,6 +125,7 @@ fn talkative(secrets: &[Secret]) -> Supervised {
         .file("complaint", stderr)
         .flag("--verbose")
         .option("--redact", r"ACME-\d+-[A-Z]+")
+        .env("OTEL_RESOURCE_ATTRIBUTES", resource(secrets))
         .env("OTEL_EXPORTER_OTLP_COMPRESSION", "none");
     let variables = secrets.iter().filter_map(|secret| secret.variable.as_ref());
     variables.fold(agent, |agent, (name, value)| agent.env(name, value))
@@ -252,6 +263,14 @@ fn no_secret_is_in_anything_that_we_make() {
             "request",
             &["This is the prompt, which is harmless.", "<redacted:"],
         );
+        // A metric has nothing of the agent's words; this is the resource.
+        for place in ["metrics.jsonl", "logs.jsonl", "request /v1/metrics"] {
+            assert_told(
+                &made,
+                place,
+                &["team.note.7", "it is <redacted:SERVICE_PASSWORD> here"],
+            );
+        }
         assert_told(&made, "sandtrace.run.finished", &["<redacted:"]);
         assert_told(&made, "stderr", &["sandtrace: failure", "<redacted:"]);
         if capture == "full" {

@@ -15,6 +15,7 @@ use super::destination::{OtlpDestination, Route, Signal};
 use super::encode::Encoder;
 use super::logs::{LogEntry, Records};
 use super::metrics::Reader;
+use super::redaction::Redactor;
 use super::retry::Verdict;
 use super::span_data::{TraceFacts, span_data};
 use super::transport::{Access, Proxies, Transport};
@@ -41,14 +42,17 @@ pub struct Canary {
 /// Sends one to each route of each destination, all at once; each is bounded by its route's timeout.
 pub async fn send(
     destinations: Vec<OtlpDestination>,
-    resource: &[(Key, Value)],
+    mut resource: Vec<(Key, Value)>,
+    redactor: &Redactor,
     proxies: &Proxies,
     run_id: &str,
 ) -> Vec<Canary> {
+    redactor.attributes(&mut resource);
     let mut flights = JoinSet::new();
-    for destination in destinations {
+    for mut destination in destinations {
+        redactor.attributes(&mut destination.resource);
         for route in destination.routes.clone() {
-            let (destination, resource) = (destination.clone(), resource.to_vec());
+            let (destination, resource) = (destination.clone(), resource.clone());
             let (proxies, run_id) = (proxies.clone(), run_id.to_owned());
             flights.spawn(async move {
                 let canary = Canary {
@@ -153,6 +157,7 @@ fn body(
             encoder.encode(&Records::new(vec![entry], flags).pairs())
         }
         Signal::Metrics => {
+            let encoder = Encoder::metrics(route, &resource);
             let reader = Reader::new(destination.temporality);
             let provider = SdkMeterProvider::builder()
                 .with_resource(resource)
@@ -167,8 +172,6 @@ fn body(
             reader
                 .collect(&mut metrics)
                 .map_err(|error| failed(&error))?;
-            let encoder =
-                Encoder::metrics(route, destination.temporality).map_err(|error| failed(&error))?;
             encoder.encode(&metrics)
         }
     }

@@ -1,4 +1,4 @@
-//! Spans, logs and metrics as the bytes of an OTLP request, by opentelemetry-otlp's exporters.
+//! Spans, logs and metrics as the bytes of an OTLP request: spans and logs by opentelemetry-otlp's exporters.
 //!
 //! The exporter's HTTP client is ours, and it does not send: it keeps the body and answers 200 at once. So the crate
 //! does what it is good at, the encoding, while queueing, retries and headers are decided elsewhere. Only the body is
@@ -17,18 +17,18 @@ use http::{Request, Response};
 use opentelemetry::InstrumentationScope;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{
-    LogExporter, MetricExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
+    LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord};
-use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::resource::v1 as proto;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use prost::Message as _;
 use serde::Serialize;
 
 use super::destination::{Compression, Protocol, Route};
@@ -61,10 +61,10 @@ pub(super) struct Encoder<E> {
 impl<E> Encoder<E> {
     /// Says from now on that the telemetry is somebody else's.
     pub(super) fn identify(&mut self, resource: &Resource) {
-        match &mut self.json {
-            Some(json) => json.resource = resource.into(),
-            None => (self.set_resource)(&mut self.exporter, resource),
+        if let Some(json) = &mut self.json {
+            json.resource = resource.into();
         }
+        (self.set_resource)(&mut self.exporter, resource);
     }
 }
 
@@ -125,29 +125,36 @@ impl Encoder<LogExporter> {
     }
 }
 
-impl Encoder<MetricExporter> {
-    pub(super) fn metrics(
-        route: &Route,
-        temporality: Temporality,
-    ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
-        let captured = Captured::default();
-        let builder = MetricExporter::builder()
-            .with_temporality(temporality)
-            .with_http();
-        Ok(Self {
-            exporter: configured(builder, route, &captured).build()?,
-            captured,
-            // They come with theirs.
-            set_resource: |_, _| {},
+/// In the place of an exporter for metrics. The crate's own takes who they are of from the SDK's provider, which all
+/// destinations share, so it cannot say what one destination's resource has beyond the common one.
+#[derive(Debug)]
+pub(super) struct Whose {
+    resource: proto::Resource,
+    compression: Compression,
+}
+
+impl Encoder<Whose> {
+    pub(super) fn metrics(route: &Route, resource: &Resource) -> Self {
+        Self {
+            exporter: Whose {
+                resource: resource.into(),
+                compression: route.compression,
+            },
+            captured: Captured::default(),
+            set_resource: |whose, resource| whose.resource = resource.into(),
             json: Json::of(route),
-        })
+        }
     }
 
     /// The request's body.
     pub(super) fn encode(&self, metrics: &ResourceMetrics) -> Result<Bytes, EncodeError> {
+        let mut request = ExportMetricsServiceRequest::from(metrics);
+        for metrics in &mut request.resource_metrics {
+            metrics.resource = Some(self.exporter.resource.clone());
+        }
         match &self.json {
-            Some(json) => json.body(&ExportMetricsServiceRequest::from(metrics)),
-            None => self.captured.of(self.exporter.export(metrics)),
+            Some(json) => json.body(&request),
+            None => compressed(request.encode_to_vec(), self.exporter.compression),
         }
     }
 }
@@ -188,14 +195,17 @@ impl Json {
     }
 
     fn body(&self, request: &impl Serialize) -> Result<Bytes, EncodeError> {
-        let json = serde_json::to_vec(request)?;
-        match self.compression {
-            Compression::None => Ok(json.into()),
-            Compression::Gzip => {
-                let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::default());
-                gzip.write_all(&json)?;
-                Ok(gzip.finish()?.into())
-            }
+        compressed(serde_json::to_vec(request)?, self.compression)
+    }
+}
+
+fn compressed(body: Vec<u8>, compression: Compression) -> Result<Bytes, EncodeError> {
+    match compression {
+        Compression::None => Ok(body.into()),
+        Compression::Gzip => {
+            let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::default());
+            gzip.write_all(&body)?;
+            Ok(gzip.finish()?.into())
         }
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use opentelemetry::{Key, Value};
-use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter};
+use opentelemetry_otlp::{LogExporter, SpanExporter};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use super::console::Console;
 use super::counts::Counts;
 use super::destination::{Batching, Dialect, Semconv, Signal};
-use super::encode::{EncodeError, Encoder};
+use super::encode::{EncodeError, Encoder, Whose};
 use super::file::{JournalFiles, Moment};
 use super::held::{Held, NOT_THERE, ReadBack};
 use super::home::{COPIED, sandbox_id};
@@ -39,7 +39,7 @@ use super::resend::{ResendReport, Target, resend};
 use super::sampling::{Fate, Gate, Judgement};
 use super::sender::Sender;
 use super::span_data::{TraceFacts, span_data, weight};
-use super::with_extra;
+use super::{resource_of, with_extra};
 use crate::session::span::FinishedSpan;
 
 /// How long the end of a run waits for the answer to a request of an earlier run.
@@ -57,7 +57,7 @@ pub(super) enum Message {
     /// Do not wait for the batch to fill.
     Flush,
     /// From here on spans come from somebody else.
-    Identify(Resource),
+    Identify(Vec<(Key, Value)>),
     /// Send the last batch, drain until the deadline, and answer.
     Shutdown {
         deadline: Instant,
@@ -117,7 +117,7 @@ pub(super) struct OtlpSink {
     pub(super) semconv: Semconv,
     pub(super) temporality: Temporality,
     pub(super) traces: Option<RouteSink<SpanExporter>>,
-    pub(super) metrics: Option<RouteSink<MetricExporter>>,
+    pub(super) metrics: Option<RouteSink<Whose>>,
     pub(super) logs: Option<RouteSink<LogExporter>>,
 }
 
@@ -181,6 +181,9 @@ impl OtlpSink {
             route.encoder.identify(&resource);
         }
         if let Some(route) = &mut self.logs {
+            route.encoder.identify(&resource);
+        }
+        if let Some(route) = &mut self.metrics {
             route.encoder.identify(&resource);
         }
     }
@@ -355,7 +358,7 @@ impl Export {
                     self.emit_logs(&mut logs);
                     self.emit_metrics(Moment::Last);
                 }
-                Some(Message::Identify(resource)) => {
+                Some(Message::Identify(mut resource)) => {
                     self.depot.copied();
                     // The original's, too: only the journal's copy is ours.
                     self.emit_spans(&mut spans);
@@ -363,7 +366,8 @@ impl Export {
                     self.emit_metrics(Moment::Last);
                     self.forget_held();
                     self.depot.settle();
-                    self.identify(&resource);
+                    self.redactor.attributes(&mut resource);
+                    self.identify(&resource_of(resource));
                 }
                 Some(Message::Shutdown { deadline, done }) => break (deadline, done),
                 None => return,

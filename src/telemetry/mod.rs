@@ -217,7 +217,9 @@ pub struct Telemetry {
 impl Telemetry {
     /// Starts the export thread. Where no thread is to be had, the run goes on without export: see [`Self::troubles`].
     pub fn start(config: TelemetryConfig) -> Result<Self, TelemetryError> {
-        let resource = resource_of(config.resource);
+        let mut resource = config.resource;
+        config.redactor.attributes(&mut resource);
+        let resource = resource_of(resource);
         let (draining, watch_draining) = watch::channel(None);
         let mut ledger = Ledger::default();
         let mut troubles = Vec::new();
@@ -256,7 +258,8 @@ impl Telemetry {
                         Err(error) => troubles.push(no_console(&error)),
                     }
                 }
-                Destination::Otlp(destination) => {
+                Destination::Otlp(mut destination) => {
+                    config.redactor.attributes(&mut destination.resource);
                     let mut routes = destination.routes.iter();
                     let takes_spans = routes.any(|route| route.signal == Signal::Traces);
                     let counts = ledger.add(destination.name, takes_spans);
@@ -414,7 +417,7 @@ impl Telemetry {
     pub fn identify(&self, resource: Vec<(Key, Value)>) {
         // If the thread is gone, nothing is exported any more.
         self.messages
-            .send(Message::Identify(resource_of(resource)))
+            .send(Message::Identify(resource))
             .unwrap_or_default();
     }
 
@@ -570,7 +573,7 @@ fn otlp(
             }
             Signal::Metrics => {
                 sink.metrics = Some(RouteSink {
-                    encoder: Encoder::metrics(&route, temporality).map_err(failed)?,
+                    encoder: Encoder::metrics(&route, &whose),
                     queue: queue.clone(),
                     counts: Arc::clone(counts),
                 });

@@ -210,7 +210,8 @@ impl Redactor {
         }
     }
 
-    fn attributes(&self, attributes: &mut [Attribute]) -> u64 {
+    /// Takes them out of the values of attributes, and says how many there were.
+    pub(super) fn attributes(&self, attributes: &mut [Attribute]) -> u64 {
         let mut taken = 0;
         for (_, value) in attributes {
             match value {
