@@ -388,6 +388,39 @@ fn langfuse_gets_the_spans_where_and_how_it_reads_them() {
 }
 
 #[test]
+fn under_a_caller_langfuse_keeps_the_callers_name_for_the_trace_and_the_head_it_has() {
+    let trace_id = "0af7651916cd43dd8448eb211c80319c";
+    let claim = format!("user.id=ada,langfuse_trace_id={trace_id}");
+    for (caller, baggage, heads, named) in [
+        (None, "user.id=ada", 0, 5),
+        (Some(TRACEPARENT), "user.id=ada", 1, 0),
+        (Some(TRACEPARENT), claim.as_str(), 0, 0),
+    ] {
+        let receiver = Receiver::healthy();
+        let host = format!("http://127.0.0.1:{}", receiver.port());
+        let mut variables = vec![
+            ("OTEL_EXPORTERS", "langfuse"),
+            ("LANGFUSE_HOST", &host),
+            ("LANGFUSE_PUBLIC_KEY", "pk-lf-1"),
+            ("LANGFUSE_SECRET_KEY", "sk-lf-2"),
+            ("BAGGAGE", baggage),
+        ];
+        variables.extend(caller.map(|caller| ("TRACEPARENT", caller)));
+        run(&variables, &[]);
+        let spans = spans(&receiver);
+        assert_eq!(spans.len(), 5);
+        let with = |key: &str| {
+            let has = |span: &&Span| span.attributes.iter().any(|it| it.key == key);
+            spans.values().filter(has).count()
+        };
+        assert_eq!(with("langfuse.internal.is_app_root"), heads, "{baggage}");
+        assert_eq!(with("langfuse.internal.as_root"), 0, "{baggage}");
+        assert_eq!(with("langfuse.trace.name"), named, "{baggage}");
+        assert_eq!(with("user.id"), 5, "{baggage}");
+    }
+}
+
+#[test]
 fn three_backends_at_once_get_every_span_and_never_each_others_keys() {
     let receivers = [(); 3].map(|()| Receiver::healthy());
     let addresses = receivers

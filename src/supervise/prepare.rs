@@ -21,7 +21,8 @@ use crate::telemetry::context::{Extracted, ParentContext, extract, inject};
 use crate::telemetry::resource::{self, Host};
 use crate::telemetry::secrets::is_exporter_secret;
 use crate::telemetry::{
-    self, JournalFile, JournalPaths, Propagators, Redactor, Sampling, SpoolPlace, TelemetryConfig,
+    self, Destination, JournalFile, JournalPaths, Propagators, Redactor, Sampling, SpoolPlace,
+    TelemetryConfig,
 };
 use crate::time::UnixNanos;
 
@@ -99,8 +100,14 @@ impl Prepared {
         // What the agent traces itself is kept or not as the run is.
         context.sampled = exports.sampling.sampled;
         warnings.extend(exports.warnings);
+        let mut destinations = exports.destinations;
+        for destination in &mut destinations {
+            if let Destination::Otlp(backend) = destination {
+                backend.dialect = backend.dialect.under(context.trace_id, &baggage);
+            }
+        }
         let mut telemetry = TelemetryConfig {
-            destinations: exports.destinations,
+            destinations,
             proxies: exports.proxies,
             resource: resource_of(&config.settings, &run_id)?,
             limits: exports.limits,

@@ -7,10 +7,16 @@
 //! Bare names get hijacked: an attribute `prompt` is the input before anything else is looked at, `model` makes a
 //! generation of any span. Ours have none, but a user's `--attribute` may: they go to the metadata.
 //!
-//! A run under a caller's TRACEPARENT has a parent, and Langfuse lists a trace by spans that have none. Whether the
-//! caller's span ever reaches Langfuse cannot be known here. If it does not, the trace has no head and its list does
-//! not show it; if it does, the trace has a second head, which older versions ignore. So the run's span says that it
-//! is one. Both spellings are set, for which one counts depends on the server (source, and the SDKs' own marking).
+//! A trace that a caller's TRACEPARENT names is the caller's. Langfuse takes the name of a trace from whichever span
+//! said one last, so ours say none, nor anything else of the trace; what the run has to say of itself stands on its own
+//! span. Neither do we set `langfuse.internal.as_root`: before issue 15860 was mended, a server made the trace's name,
+//! input and output those of any span so marked.
+//!
+//! But Langfuse's fourth version lists a trace by its heads, spans without a parent or with
+//! `langfuse.internal.is_app_root`, and whether the caller's span ever reaches Langfuse cannot be known here. If it does
+//! not, a trace without a head is on no list. So the run's span says that it is one, as Langfuse's SDKs mark what they
+//! export below a foreign parent; and as with them, it does not where the caller's BAGGAGE has the trace's id under
+//! `langfuse_trace_id`, by which such an SDK says that there is a head already (source of the Python SDK, 5.0.4).
 
 use std::time::Duration;
 
@@ -20,8 +26,12 @@ use super::rules::{
     ANY, Edit, Object, Role, Rule, Usage, add, apply, count, list_tags, number, set_aside,
     show_exchange, text,
 };
+use crate::session::id;
 use crate::session::semconv::key;
 use crate::session::span::{FinishedSpan, SpanStatus};
+
+/// The member of BAGGAGE by which Langfuse's SDKs say in which trace they have made a head.
+pub(super) const CLAIM: &str = "langfuse_trace_id";
 
 const TYPE: &str = "langfuse.observation.type";
 const LEVEL: &str = "langfuse.observation.level";
@@ -31,12 +41,16 @@ const RULES: &[Rule] = &[
     (&[Role::Agent], Edit::Word(TYPE, "agent")),
     (&[Role::Chat], Edit::Word(TYPE, "generation")),
     (&[Role::Tool], Edit::Word(TYPE, "tool")),
-    (ANY, Edit::Copy(key::RUN_AGENT, "langfuse.trace.name")),
     // Where a user's own session id is not given, the conversation is the session.
     (
         ANY,
         Edit::Copy(key::GEN_AI_CONVERSATION_ID, key::SESSION_ID),
     ),
+];
+
+/// What is said of a trace, if it is the run's own.
+const OF_TRACE: &[Rule] = &[
+    (ANY, Edit::Copy(key::RUN_AGENT, "langfuse.trace.name")),
     (
         &[Role::Run],
         Edit::Copy(key::RUN_ID, "langfuse.trace.metadata.run_id"),
@@ -81,19 +95,28 @@ const HIJACKED_PREFIXES: &[&str] = &[
     "gcp.vertex.agent.",
 ];
 
-pub(super) fn span(mut span: FinishedSpan) -> FinishedSpan {
+pub(super) fn span(span: FinishedSpan) -> FinishedSpan {
+    let is_head = span.parent_is_remote;
+    let mut span = guest(span);
+    if is_head {
+        add(&mut span, "langfuse.internal.is_app_root", true);
+    }
+    span
+}
+
+/// As [`span`], where the caller's trace has a head already.
+pub(super) fn guest(mut span: FinishedSpan) -> FinishedSpan {
     set_aside(&mut span, "langfuse.observation.metadata.", |key| {
         HIJACKED.contains(&key) || HIJACKED_PREFIXES.iter().any(|it| key.starts_with(it))
     });
     apply(RULES, &mut span);
+    if is_own_trace(&span) {
+        apply(OF_TRACE, &mut span);
+    }
     list_tags(&mut span, "langfuse.trace.tags");
     show_exchange(&mut span);
     if let Some(level) = level(&span) {
         add(&mut span, LEVEL, level);
-    }
-    if span.parent_is_remote {
-        add(&mut span, "langfuse.internal.is_app_root", true);
-        add(&mut span, "langfuse.internal.as_root", true);
     }
     if let Some(usage) = Usage::of(&span) {
         let details = usage_details(usage);
@@ -107,6 +130,11 @@ pub(super) fn span(mut span: FinishedSpan) -> FinishedSpan {
         add(&mut span, key, time);
     }
     span
+}
+
+/// A run without a caller gives its trace the id itself, and so does one that was forked.
+fn is_own_trace(span: &FinishedSpan) -> bool {
+    text(span, key::RUN_ID).is_some_and(|run_id| id::trace_id(run_id) == span.trace_id)
 }
 
 /// An error is one by its status; what is odd but no error is worth a look.

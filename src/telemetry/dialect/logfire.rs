@@ -1,8 +1,9 @@
-//! Pydantic Logfire, by the source of its SDK and of Pydantic AI.
+//! Pydantic Logfire. Its server is closed, so what it reads is known from what its SDK and Pydantic AI write (source), and
+//! what its pages make of that from its documentation alone.
 //!
-//! It reads GenAI's names. The cost of a call stands under `operation.cost`; a JSON schema says which attributes hold
-//! JSON, else it takes them for texts and shows no conversation. Its pending spans are not made: each would be one
-//! more span of another id.
+//! Documented: it reads GenAI's names. Written by them: the cost of a call under `operation.cost`, and a JSON schema that
+//! says which attributes hold JSON; without it, we take it, they are texts and make no conversation. Its pending spans are
+//! not made: each would be one more span of another id.
 
 use super::rules::{Edit, Object, Role, Rule, add, apply, is_json, tell_exception, text};
 use crate::session::semconv::key;

@@ -22,8 +22,8 @@
 //! | datadog | messages made of the previews | docs |
 //! | braintrust | see the module | docs, and the source of its SDKs |
 //! | langsmith | see the module | docs |
-//! | logfire | cost, JSON schema | source of its SDK |
-//! | traceloop | its span kinds, entities and associations | source of its SDK |
+//! | logfire | cost, JSON schema | its SDK's source; what its pages make of it, docs |
+//! | traceloop | its span kinds, entities and associations | its SDK's source; what its pages make of it, docs |
 
 mod braintrust;
 mod datadog;
@@ -36,6 +36,7 @@ mod rules;
 mod signoz;
 mod traceloop;
 
+use opentelemetry::trace::TraceId;
 use opentelemetry::{Key, Value};
 use opentelemetry_sdk::Resource;
 
@@ -49,6 +50,8 @@ pub enum Dialect {
     Otlp,
     /// Langfuse.
     Langfuse,
+    /// Langfuse, where the caller says that the trace has its head there already; see [`Self::under`].
+    LangfuseGuest,
     /// `SigNoz`.
     Signoz,
     /// Arize Phoenix.
@@ -82,6 +85,7 @@ impl Dialect {
                 |span| span
             }
             Self::Langfuse => langfuse::span,
+            Self::LangfuseGuest => langfuse::guest,
             Self::Signoz => signoz::span,
             Self::Phoenix => phoenix::span,
             Self::Datadog => datadog::span,
@@ -89,6 +93,18 @@ impl Dialect {
             Self::Logfire => logfire::span,
             Self::Langsmith => langsmith::span,
             Self::Traceloop => traceloop::span,
+        }
+    }
+
+    /// The dialect to speak below a caller's span, by the caller's BAGGAGE.
+    #[must_use]
+    pub fn under(self, trace_id: TraceId, baggage: &[(String, String)]) -> Self {
+        let claims = |(key, value): &(String, String)| {
+            key == langfuse::CLAIM && value.eq_ignore_ascii_case(&trace_id.to_string())
+        };
+        match self {
+            Self::Langfuse if baggage.iter().any(claims) => Self::LangfuseGuest,
+            other => other,
         }
     }
 

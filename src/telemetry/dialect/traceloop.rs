@@ -1,7 +1,8 @@
-//! Traceloop, by the source of `OpenLLMetry`, whose attributes it reads beside GenAI's.
+//! Traceloop. Its server is closed: the attributes are those that its SDK, `OpenLLMetry`, writes (source); that it reads
+//! them beside GenAI's, and what its pages make of them, is its documentation's word.
 //!
-//! A workflow has agents and tools in it, each an entity with a name; session and user are association properties,
-//! which its pages filter by.
+//! A workflow has agents and tools in it, each an entity with a name; session and user are association properties, by
+//! which, it says, its pages filter.
 
 use super::rules::{ANY, Edit, Object, Role, Rule, add, apply, has_messages, take, text};
 use crate::session::semconv::key;

@@ -12,9 +12,14 @@ use super::super::{Dialect, Semconv};
 use super::spans::{DIALECTS, Options, START, play, recordings, translated};
 use crate::session::{FinishedSpan, SpanStatus};
 
+/// Under a caller's span, where a dialect has the most to mind.
 fn tour() -> Vec<FinishedSpan> {
+    tour_under(Some(SpanId::from(9)))
+}
+
+fn tour_under(remote_parent: Option<SpanId>) -> Vec<FinishedSpan> {
     let options = Options {
-        remote_parent: Some(SpanId::from(9)),
+        remote_parent,
         attributes: vec![("tags", "nightly, audit"), ("team", "ledger")],
         ..Options::default()
     };
@@ -125,6 +130,16 @@ fn each_backend_gets_its_trace() {
         text.push_str(&differences(&spans, &after));
         golden(&format!("{dialect:?}").to_lowercase(), &text);
     }
+}
+
+#[test]
+fn langfuse_is_told_the_name_of_a_trace_that_is_the_runs_own() {
+    let spans = tour_under(None);
+    let after: Vec<_> = spans
+        .iter()
+        .map(|span| translated(span, Semconv::V1_41, Dialect::Langfuse))
+        .collect();
+    golden("langfuse_own_trace", &differences(&spans, &after));
 }
 
 #[test]

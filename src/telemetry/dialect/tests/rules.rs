@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use opentelemetry::trace::SpanId;
+use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry::{Array, Value};
 use opentelemetry_sdk::Resource;
 use serde_json::Value as Json;
@@ -174,7 +174,7 @@ fn input_and_output_stand_together_or_not_at_all() {
             "{dialect}"
         );
     }
-    assert_eq!(seen.len(), 5, "{seen:?}");
+    assert_eq!(seen.len(), DIALECTS.len() - 8, "all but eight: {seen:?}");
 }
 
 #[test]
@@ -288,7 +288,8 @@ fn langfuse_finds_nothing_to_hijack() {
 #[test]
 fn langfuse_knows_type_trace_session_and_user_of_every_observation() {
     for_all(|place, dialect, _, span| {
-        if dialect != Dialect::Langfuse || place.starts_with("by hand") {
+        let is_langfuse = matches!(dialect, Dialect::Langfuse | Dialect::LangfuseGuest);
+        if !is_langfuse || place.starts_with("by hand") {
             return;
         }
         let kind = match operation(span) {
@@ -302,11 +303,6 @@ fn langfuse_knows_type_trace_session_and_user_of_every_observation() {
             Some(kind),
             "{place}"
         );
-        assert_eq!(
-            text(span, "langfuse.trace.name"),
-            Some("auditor"),
-            "{place}"
-        );
         assert_eq!(text(span, "user.id"), Some("ada"), "{place}");
         let conversation = text(span, "gen_ai.conversation.id");
         assert_eq!(text(span, "session.id"), conversation, "{place}");
@@ -314,6 +310,54 @@ fn langfuse_knows_type_trace_session_and_user_of_every_observation() {
         let level = text(span, "langfuse.observation.level");
         assert_eq!(level == Some("ERROR"), is_error, "{place}");
     });
+}
+
+#[test]
+fn langfuse_hears_of_a_trace_from_a_run_that_has_one_of_its_own() {
+    for_all(|place, dialect, _, span| {
+        // By the caller's span: the trace is the caller's, and so are its name, its input and its output.
+        let of_trace = |key: &str| {
+            let is_head = key == "langfuse.internal.as_root";
+            is_head || key.starts_with("langfuse.trace.")
+        };
+        let found = span.attributes.iter().find(|it| of_trace(it.0.as_str()));
+        assert_eq!(found, None, "{place}, {dialect:?}");
+    });
+    let alone = play(&recordings().join("tour"), "sdk", &Options::default()).unwrap();
+    for span in alone {
+        for dialect in [Dialect::Langfuse, Dialect::LangfuseGuest] {
+            let after = translated(&span, Semconv::V1_41, dialect);
+            assert_eq!(text(&after, "langfuse.trace.name"), Some("auditor"));
+        }
+    }
+}
+
+#[test]
+fn a_caller_that_has_told_langfuse_of_its_trace_has_the_only_head() {
+    let trace_id = TraceId::from(0xabcd);
+    let baggage =
+        |key: &str, value: String| vec![("user.id".into(), "ada".into()), (key.into(), value)];
+    let claim = "langfuse_trace_id";
+    for (baggage, dialect) in [
+        (baggage(claim, trace_id.to_string()), Dialect::LangfuseGuest),
+        (
+            baggage(claim, trace_id.to_string().to_uppercase()),
+            Dialect::LangfuseGuest,
+        ),
+        (
+            baggage(claim, TraceId::from(0xabce).to_string()),
+            Dialect::Langfuse,
+        ),
+        (baggage("trace_id", trace_id.to_string()), Dialect::Langfuse),
+        (Vec::new(), Dialect::Langfuse),
+    ] {
+        assert_eq!(
+            Dialect::Langfuse.under(trace_id, &baggage),
+            dialect,
+            "{baggage:?}"
+        );
+        assert_eq!(Dialect::Phoenix.under(trace_id, &baggage), Dialect::Phoenix);
+    }
 }
 
 #[test]
@@ -513,8 +557,7 @@ fn a_run_under_a_callers_span_is_a_head_of_its_own_where_it_would_be_lost() {
         let is_root = span.parent_is_remote;
         assert!(!is_root || span.name == "agent.run", "{place}");
         let marked = |key: &str| value(span, key) == Some(&Value::Bool(true));
-        let langfuse =
-            marked("langfuse.internal.is_app_root") && marked("langfuse.internal.as_root");
+        let langfuse = marked("langfuse.internal.is_app_root");
         assert_eq!(langfuse, is_root && dialect == Dialect::Langfuse, "{place}");
         let langsmith = marked("langsmith.is_root");
         assert_eq!(

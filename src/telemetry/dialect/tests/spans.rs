@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use super::super::{Dialect, Semconv};
 use crate::agent::{Fragment, Lines, decode};
 use crate::process::exit::Termination;
+use crate::session::id;
 use crate::session::{
     Attribute, Capture, Effects, FinishedSpan, Input, ProbePolicy, Session, SessionConfig,
     SpanStatus, TraceContext,
@@ -22,9 +23,10 @@ use crate::time::{Now, UnixNanos};
 
 pub(super) const START: UnixNanos = UnixNanos(1_769_860_800_000_000_000);
 
-pub(super) const DIALECTS: [Dialect; 13] = [
+pub(super) const DIALECTS: [Dialect; 14] = [
     Dialect::Otlp,
     Dialect::Langfuse,
+    Dialect::LangfuseGuest,
     Dialect::Signoz,
     Dialect::Phoenix,
     Dialect::Honeycomb,
@@ -117,7 +119,10 @@ fn config(options: &Options) -> SessionConfig {
     SessionConfig {
         run_id: "run-1".to_owned(),
         context: TraceContext {
-            trace_id: TraceId::from_bytes([7; 16]),
+            trace_id: match options.remote_parent {
+                Some(_) => TraceId::from_bytes([7; 16]),
+                None => id::trace_id("run-1"),
+            },
             parent_span_id: options.remote_parent,
             sampled: true,
             trace_state: String::new(),
