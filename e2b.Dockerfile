@@ -7,7 +7,7 @@
 # in the first column: E2B's two parsers differ in what they make of an indentation.
 FROM e2bdev/base
 
-# Where sandboxes and commands run as. E2B makes this account itself, before these steps; a plain builder does not.
+# Whom commands in a sandbox run as. E2B makes this account itself, at the latest with USER; a plain builder does not.
 RUN id -u user >/dev/null 2>&1 || useradd --create-home --shell /bin/bash user
 
 # Wheels only: the SDK's source distribution has no Claude Code inside.

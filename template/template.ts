@@ -8,7 +8,7 @@
 // a network. To build on top of this template, import `template` from here and go on with E2B's builder:
 // `template().aptInstall('ripgrep')`.
 
-import { existsSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
@@ -84,4 +84,5 @@ async function main() {
   console.log(`${info.name}: template ${info.templateId}, build ${info.buildId}`)
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main()
+// Started, not imported.
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await main()
