@@ -64,7 +64,7 @@ async function main() {
     page.on("pageerror", (error) => complaints.push(String(error)));
     page.on("console", (message) => {
       // A connection that was cut on purpose is an error to the browser.
-      if (message.type() === "error" && !/ERR_(EMPTY_RESPONSE|CONNECTION|INCOMPLETE|NETWORK)/.test(message.text())) complaints.push(message.text());
+      if (message.type() === "error" && !/net::ERR_/.test(message.text())) complaints.push(message.text());
     });
     const streams = [];
     page.on("response", (response) => {

@@ -276,7 +276,7 @@ function follow(run) {
       case "sandtrace.span.ended": spanEnded(data); break;
       case "sandtrace.resources": resources(data); break;
       case "sandtrace.output":
-        if (data.stream === "stderr" && data.text && stderrShown++ < 200) note(cut(data.text, BRIEF_CHARS * 4), "stderr");
+        if (data.stream === "stderr" && data.text && stderrShown++ < 200) stderr(cut(data.text, BRIEF_CHARS * 4));
         break;
       case "sandtrace.warning": note(data.message, "warning"); break;
       case "sandtrace.agent.exited": stopping = true; break;
@@ -287,6 +287,17 @@ function follow(run) {
         cost = data.cost?.usd ?? cost;
         outcome(data);
         break;
+    }
+  }
+  // Lines that follow each other stand in one block.
+  function stderr(text) {
+    let item = timeline.lastElementChild;
+    if (!item?.classList.contains("stderr")) {
+      item = note(undefined, "stderr");
+      item.append(el("pre", "", text));
+      item.firstChild.setAttribute("aria-label", "Error output");
+    } else {
+      item.firstChild.append("\n" + text);
     }
   }
   function spanStarted({ span_id, name, attributes, start_time }) {
