@@ -66,6 +66,7 @@ mod search;
 mod start;
 mod stream;
 mod target;
+mod telemetry;
 
 pub use config::Config;
 pub use error::Error;

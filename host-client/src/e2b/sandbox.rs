@@ -14,6 +14,7 @@ use super::moment;
 use super::rest::{Api, Made, Metrics, whole_seconds};
 use super::start;
 use super::stream::Stream;
+use super::telemetry::{Recorder, Trace};
 use crate::launch::Launch;
 use crate::live::{Asked, Live};
 use crate::run::{Loss, LossReason};
@@ -40,6 +41,7 @@ const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Client {
     api: Arc<Api>,
+    recorder: Recorder,
 }
 
 impl Client {
@@ -59,13 +61,25 @@ impl Client {
     /// [`Error::Config`] without a key, but for debug mode.
     pub fn new(config: Config) -> Result<Self, Error> {
         let api = Arc::new(Api::new(config)?);
-        Ok(Self { api })
+        Ok(Self {
+            api,
+            recorder: Recorder::new(),
+        })
+    }
+
+    /// Records what its sandboxes do by these, and not by the global providers as they were when the client was made.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn instruments(mut self, instruments: crate::otel::Instruments) -> Self {
+        self.recorder = Recorder(instruments);
+        self
     }
 
     /// A new sandbox of a template: what it is to have, and then [`send`](Create::send).
     pub fn create(&self, template: impl Into<String>) -> Create {
         Create {
             api: Arc::clone(&self.api),
+            recorder: self.recorder.clone(),
             template: template.into(),
             timeout: TIMEOUT,
             env: BTreeMap::new(),
@@ -81,11 +95,15 @@ impl Client {
     /// [`Error::NotFound`] when it is gone.
     pub async fn connect(&self, sandbox: &str) -> Result<Sandbox, Error> {
         if self.api.config.debug {
-            return Ok(Sandbox::debug(&self.api));
+            return Ok(Sandbox::debug(
+                &self.api,
+                self.recorder.connected(DEBUG_SANDBOX),
+            ));
         }
         let made = self.api.connect(sandbox, TIMEOUT).await?;
         let details = self.api.details(sandbox).await?;
-        Ok(Sandbox::new(&self.api, made, details.ends_at()))
+        let trace = self.recorder.connected(sandbox);
+        Ok(Sandbox::new(&self.api, made, details.ends_at(), trace))
     }
 }
 
@@ -94,6 +112,7 @@ impl Client {
 #[must_use = "nothing is made before `send`"]
 pub struct Create {
     api: Arc<Api>,
+    recorder: Recorder,
     template: String,
     timeout: Duration,
     env: BTreeMap<String, String>,
@@ -135,7 +154,8 @@ impl Create {
     /// which ends by its timeout.
     pub async fn send(self) -> Result<Sandbox, Error> {
         if self.api.config.debug {
-            return Ok(Sandbox::debug(&self.api));
+            let creating = self.recorder.creating(&self.template);
+            return Ok(Sandbox::debug(&self.api, creating.done(DEBUG_SANDBOX)));
         }
         let mut new = json!({
             "templateID": self.template,
@@ -149,8 +169,17 @@ impl Create {
         }
         // By our clock, and before it was made: rather a little too early than too late.
         let ends_at = SystemTime::now().checked_add(self.timeout);
-        let made = self.api.create(&new).await?;
-        Ok(Sandbox::new(&self.api, made, ends_at))
+        let creating = self.recorder.creating(&self.template);
+        match self.api.create(&new).await {
+            Ok(made) => {
+                let trace = creating.done(&made.id);
+                Ok(Sandbox::new(&self.api, made, ends_at, trace))
+            }
+            Err(error) => {
+                creating.failed(&error);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -173,6 +202,7 @@ pub struct Sandbox {
 pub(super) struct Inner {
     pub(super) api: Arc<Api>,
     pub(super) id: String,
+    pub(super) trace: Trace,
     access: watch::Sender<Access>,
 }
 
@@ -204,7 +234,7 @@ pub(super) enum Presence {
 }
 
 impl Sandbox {
-    fn new(api: &Arc<Api>, made: Made, ends_at: Option<SystemTime>) -> Self {
+    fn new(api: &Arc<Api>, made: Made, ends_at: Option<SystemTime>, trace: Trace) -> Self {
         let access = Access {
             token: made.token,
             domain: made.domain,
@@ -214,18 +244,19 @@ impl Sandbox {
             inner: Arc::new(Inner {
                 api: Arc::clone(api),
                 id: made.id,
+                trace,
                 access: watch::Sender::new(access),
             }),
         }
     }
 
-    fn debug(api: &Arc<Api>) -> Self {
+    fn debug(api: &Arc<Api>, trace: Trace) -> Self {
         let made = Made {
             id: DEBUG_SANDBOX.to_owned(),
             token: None,
             domain: None,
         };
-        Self::new(api, made, None)
+        Self::new(api, made, None, trace)
     }
 
     /// Its id.
@@ -253,7 +284,7 @@ impl Sandbox {
     /// is not there, is an error of [`Live::next`].
     pub async fn start(&self, launch: &Launch) -> Result<Live<Stream>, Error> {
         let asked = Asked::of(launch)?;
-        let mut launch = launch.clone();
+        let mut launch = self.inner.trace.hand_to(launch.clone());
         if let Some(ends_at) = self.ends_at() {
             if let Some(deadline) = asked.deadline {
                 let left = ends_at.duration_since(SystemTime::now());
@@ -340,13 +371,17 @@ impl Sandbox {
     ///
     /// Not when it is gone already.
     pub async fn kill(&self) -> Result<(), Error> {
-        if self.inner.api.config.debug {
-            return Ok(());
-        }
-        match self.inner.api.kill(self.id()).await {
-            Err(Error::NotFound { .. }) => Ok(()),
-            killed => killed,
-        }
+        let killing = self.inner.trace.killing();
+        let killed = if self.inner.api.config.debug {
+            Ok(())
+        } else {
+            match self.inner.api.kill(self.id()).await {
+                Err(Error::NotFound { .. }) => Ok(()),
+                killed => killed,
+            }
+        };
+        killing.ended(&killed);
+        killed
     }
 
     /// What it used, as E2B sees it from outside, the oldest first. Empty in debug mode.
@@ -395,7 +430,10 @@ impl Inner {
                 });
                 Presence::There
             }
-            Err(Error::NotFound { .. }) => Presence::Gone(Box::new(self.loss().await)),
+            Err(Error::NotFound { .. }) => {
+                self.trace.gone();
+                Presence::Gone(Box::new(self.loss().await))
+            }
             Err(_) => Presence::Unknown,
         }
     }

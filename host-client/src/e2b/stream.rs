@@ -13,6 +13,7 @@ use super::events::{Events, Heard};
 use super::sandbox::Inner;
 use super::search::{Found, Journal, Search};
 use super::target::{Ears, Target};
+use crate::event::Event;
 use crate::launch::Launch;
 use crate::live::{Piece, Resumed, Transport};
 use crate::run::Run;
@@ -180,6 +181,10 @@ impl Target {
 impl Transport for Stream {
     type Error = Error;
     type Channel = Ears;
+
+    fn given(&self, event: &Event) {
+        self.target.sandbox.trace.event(event);
+    }
 
     async fn read(&mut self) -> Result<Piece, Error> {
         loop {

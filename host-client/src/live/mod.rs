@@ -157,6 +157,7 @@ impl<T: Transport> Live<T> {
         loop {
             while let Some(event) = self.ready.pop_front() {
                 if self.run.apply(&event) != Admission::Repeated {
+                    self.transport.given(&event);
                     return Ok(Some(event));
                 }
             }

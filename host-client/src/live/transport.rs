@@ -5,6 +5,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+use crate::event::Event;
 use crate::run::{Loss, Run};
 
 /// A way to a run: its output, its input, and how to find it again.
@@ -23,6 +24,11 @@ pub trait Transport: Send {
     /// least every line after [`Run::last_seq`]. How often it tries, and for how long, is the transport's affair; that it
     /// comes to an end is its duty. Dropping the future and calling again must do no harm.
     fn resume(&mut self, run: &Run) -> impl Future<Output = Result<Resumed, Self::Error>> + Send;
+
+    /// An event is handed to the application: for whoever counts them.
+    fn given(&self, event: &Event) {
+        _ = event;
+    }
 
     /// How to speak to the run. It stays good when the stream is broken and made anew.
     fn channel(&self) -> Self::Channel;

@@ -58,7 +58,8 @@
 //! With a caller's span, `sandbox.create`, `agent.run` and `sandbox.kill` are its children, side by side: the sandbox
 //! was made, used and unmade on the caller's behalf, and none of them contains another. Without a caller's span there
 //! must still be one trace, so `sandbox.create` begins it, and is the parent of the other two. [`Sandbox::context`] is
-//! the context that follows from this rule: `launch.context(sandbox.context())`.
+//! the context that follows from this rule: `launch.context(&sandbox.context())`. Feature `e2b` does so for a
+//! launch that has no TRACEPARENT yet.
 
 mod context;
 mod names;

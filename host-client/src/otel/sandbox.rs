@@ -44,7 +44,7 @@ pub struct Sandbox {
     instruments: Instruments,
     context: Context,
     id: String,
-    template: String,
+    template: Option<String>,
     is_counted: Arc<AtomicBool>,
 }
 
@@ -121,14 +121,14 @@ impl Instruments {
     pub fn connected(
         &self,
         id: impl Into<String>,
-        template: impl Into<String>,
+        template: Option<String>,
         context: &Context,
     ) -> Sandbox {
         Sandbox {
             instruments: self.clone(),
             context: context.clone(),
             id: id.into(),
-            template: template.into(),
+            template,
             is_counted: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -167,7 +167,7 @@ impl Creating {
             instruments: self.instruments.clone(),
             context,
             id,
-            template: self.template.clone(),
+            template: Some(self.template.clone()),
             is_counted: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -201,11 +201,21 @@ impl Drop for Creating {
 }
 
 impl Sandbox {
-    /// What the runs in it are to be given: the caller's context if that has a span, else one with `sandbox.create` as its
-    /// span.
+    /// What a run in it is to be given: the current context if it has a span, else the one that the sandbox was made in, else
+    /// one with `sandbox.create` as its span.
     #[must_use]
-    pub fn context(&self) -> &Context {
-        &self.context
+    pub fn context(&self) -> Context {
+        let current = Context::current();
+        if current.span().span_context().is_valid() {
+            current
+        } else {
+            self.context.clone()
+        }
+    }
+
+    /// The application was given an event of a run in it.
+    pub fn event(&self, event: &Event) {
+        self.instruments.event(event);
     }
 
     /// The sandbox is asked to end.
@@ -215,12 +225,13 @@ impl Sandbox {
         let builder = tracer
             .span_builder(span::SANDBOX_KILL)
             .with_kind(SpanKind::Client)
-            .with_attributes([
-                KeyValue::new(key::SANDBOX_ID, self.id.clone()),
-                KeyValue::new(key::SANDBOX_TEMPLATE_ID, self.template.clone()),
-            ]);
+            .with_attributes(
+                [KeyValue::new(key::SANDBOX_ID, self.id.clone())]
+                    .into_iter()
+                    .chain(self.template()),
+            );
         Killing {
-            span: tracer.build_with_context(builder, &self.context),
+            span: tracer.build_with_context(builder, &self.context()),
             sandbox: self.clone(),
             is_over: false,
         }
@@ -229,9 +240,14 @@ impl Sandbox {
     /// The sandbox turned out to be gone, without having been asked. Said again, it changes nothing.
     pub fn gone(&self) {
         if self.is_counted.swap(false, Ordering::Relaxed) {
-            let template = KeyValue::new(key::SANDBOX_TEMPLATE_ID, self.template.clone());
-            self.instruments.active.add(-1, &[template]);
+            let template: Vec<_> = self.template().collect();
+            self.instruments.active.add(-1, &template);
         }
+    }
+
+    fn template(&self) -> impl Iterator<Item = KeyValue> + use<> {
+        let template = self.template.clone().into_iter();
+        template.map(|template| KeyValue::new(key::SANDBOX_TEMPLATE_ID, template))
     }
 }
 

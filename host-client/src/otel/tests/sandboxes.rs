@@ -210,7 +210,7 @@ fn a_sandbox_is_active_until_it_is_known_to_be_gone_and_goes_once() {
     two.killing().done();
     assert!(active().abs() < 0.1);
     instruments
-        .connected("sbx-3", "base", &caller())
+        .connected("sbx-3", None, &caller())
         .killing()
         .done();
     assert!(active().abs() < 0.1, "somebody else counted it");
