@@ -29,6 +29,9 @@ const PIECE_BYTES: usize = 64 << 10;
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long a page waits before it comes back.
 const COME_BACK_AFTER: Duration = Duration::from_secs(1);
+/// How long a sandbox lives.
+#[cfg(feature = "e2b")]
+const SANDBOX_LIVES: Duration = Duration::from_secs(3600);
 /// Before a transport that could not go on is asked again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How often it is asked.
@@ -88,7 +91,30 @@ impl Runs {
         }
     }
 
-    #[expect(clippy::unused_async, reason = "as it is with the feature e2b")]
+    /// A sandbox of its own for each run, which ends by its timeout.
+    #[cfg(feature = "e2b")]
+    async fn start_in_sandbox(
+        &self,
+        template: &str,
+        launch: &Launch,
+        run_id: &str,
+    ) -> Result<(), String> {
+        use sandtrace_client::e2b::{Client, Error};
+        let begun = async {
+            let sandbox = Client::from_env()?
+                .create(template)
+                .timeout(SANDBOX_LIVES)
+                .send()
+                .await?;
+            sandbox.start(launch).await
+        };
+        let live = begun.await.map_err(|error: Error| error.to_string())?;
+        self.follow(run_id, live);
+        Ok(())
+    }
+
+    #[cfg(not(feature = "e2b"))]
+    #[expect(clippy::unused_async, reason = "as it is with the feature")]
     async fn start_in_sandbox(&self, _: &str, _: &Launch, _: &str) -> Result<(), String> {
         Err("this server was built without the feature e2b".to_owned())
     }
