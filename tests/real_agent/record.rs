@@ -81,6 +81,11 @@ impl Span {
             .unwrap_or(0)
     }
 
+    /// The last word of its name.
+    pub(super) fn tool(&self) -> &str {
+        self.name.split(' ').next_back().unwrap()
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.attributes.keys().map(String::as_str)
     }

@@ -10,7 +10,7 @@ use sandtrace_client::wire::Outcome;
 use serde_json::{Value, json};
 
 use super::assert_tree;
-use super::record::Run;
+use super::record::{Run, Span};
 use super::stage::{Running, Stage};
 
 /// What the protocol's description shows.
@@ -319,5 +319,28 @@ fn the_example_of_the_description_is_played_to_the_letter() {
         for key in ours {
             assert!(described.contains(&format!("`{key}`")), "{key}");
         }
+    }
+}
+
+#[test]
+fn inside_e2b_a_session_asks_as_anywhere_or_only_for_what_is_named() {
+    for (options, expected) in [
+        (&[][..], &["Bash", "Bash", "Write"][..]),
+        (&["--approve", "Write"], &["Write"]),
+        (&["--approve", "Bash(rm:*)"], &["Bash"]),
+    ] {
+        let stage = Stage::playing("permissions").with("E2B_SANDBOX", "true");
+        let mut session = stage.session(&[&["Go."], options].concat());
+        for number in 1..=expected.len() {
+            let id = asked(&session, number);
+            session.say(json!({"type": "approve", "id": id}));
+        }
+        session.say(json!({"type": "close"}));
+        let run = session.finish();
+        let asked: Vec<_> = run.spans("approval").map(Span::tool).collect();
+        assert_eq!(asked, expected, "{options:?}");
+        assert!(!stage.path("work/seed.txt").exists());
+        assert!(stage.path("work/slow.txt").exists());
+        assert_closed(&run);
     }
 }
