@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::launch::Launch;
+use crate::launch::{Launch, LaunchError};
 use crate::live::{Asked, Channel, Live, Piece, Resumed, Signal, Transport, Unfollowable};
 use crate::run::{Loss, LossReason, Run};
 
@@ -43,6 +43,9 @@ const WAITING: usize = 8;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The launch is not one that could start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     /// The launch asks for something that leaves nothing to follow.
     #[error(transparent)]
     Unfollowable(#[from] Unfollowable),
@@ -74,12 +77,14 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// [`Error::Spawn`] when the supervisor cannot be executed, [`Error::Unfollowable`] when the launch hides the events.
+/// [`Error::Spawn`] when the supervisor cannot be executed, [`Error::Launch`] when the launch is none,
+/// [`Error::Unfollowable`] when it hides the events.
 #[expect(
     clippy::unused_async,
     reason = "as the other transports, and it needs a runtime"
 )]
 pub async fn start(launch: &Launch) -> Result<Live<Process>, Error> {
+    launch.check()?;
     Asked::of(launch)?;
     let argv = launch.argv();
     let (program, arguments) = argv.split_first().ok_or(Error::Over)?;

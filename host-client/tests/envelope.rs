@@ -1,8 +1,4 @@
 //! Connect's envelopes, in any pieces, and what is none.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic, its functions included"
-)]
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -135,6 +135,27 @@ fn a_start_without_answer_and_without_trace_is_an_error_that_says_so() {
 }
 
 #[test]
+fn a_start_that_nobody_reads_is_not_sent_again() {
+    async_test(async {
+        let fake = FakeEnvd::start();
+        let mut config = config(&fake);
+        config.request_timeout = Duration::from_secs(1);
+        let create = Client::new(config).unwrap().create("agents");
+        let sandbox = create
+            .timeout(Duration::from_secs(600))
+            .send()
+            .await
+            .unwrap();
+        fake.faults(|faults| faults.black_holes = 1);
+        let error = sandbox.start(&counting(1).run_id("r-1")).await.unwrap_err();
+        assert!(matches!(error, Error::NeverStarted { .. }), "{error:?}");
+        assert_eq!(runs(&fake), 0);
+        let starts = fake.seen_at("/process.Process/Start");
+        assert!(starts.iter().all(|start| start.message["tag"] != "r-1"));
+    });
+}
+
+#[test]
 fn a_start_that_reached_nobody_is_tried_again() {
     async_test(async {
         let fake = FakeEnvd::start();
@@ -167,6 +188,22 @@ fn the_way_back_may_be_rough() {
         assert_eq!(said(&everything(&mut live).await), numbers(2));
         assert_eq!(live.breaks(), 1);
         nothing_left(&fake).await;
+    });
+}
+
+#[test]
+fn connections_that_never_let_a_line_through_are_given_up_in_the_end() {
+    async_test(async {
+        let fake = FakeEnvd::start();
+        let mut config = config(&fake);
+        config.reconnect_for = Duration::from_secs(2);
+        let create = Client::new(config).unwrap().create("agents");
+        let sandbox = create.timeout(Duration::from_secs(600)).send().await.unwrap();
+        fake.faults(|faults| faults.cuts = Cuts::Every(300));
+        let mut live = sandbox.start(&sh("sleep 1000")).await.unwrap();
+        let conclusion = live.conclude().await.unwrap();
+        assert_eq!(conclusion.lost.unwrap().reason, LossReason::Unreachable);
+        assert!(live.breaks() > 2, "{}", live.breaks());
     });
 }
 

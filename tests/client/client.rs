@@ -1,6 +1,7 @@
 //! What the tests of the client have in common.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use sandtrace_client::Event;
@@ -59,4 +60,10 @@ pub(crate) async fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -
         assert!(Instant::now() < deadline, "still waiting: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Says why a test cannot run here. Past libtest, which would swallow it.
+pub(crate) fn skipped(why: &str) {
+    let mut stderr = std::io::stderr().lock();
+    writeln!(stderr, "skipped: {why}").unwrap();
 }

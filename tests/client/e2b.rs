@@ -237,10 +237,10 @@ fn a_supervisor_that_is_not_there_or_refuses_its_options_says_so() {
         let fake = FakeEnvd::start();
         let sandbox = sandbox(&fake).await;
         let missing = counting(1).program("/nowhere/sandtrace");
-        let refused = counting(1).option("--grace", "soon");
+        let refused = counting(1).var("SANDTRACE_GRACE", "soon");
         for (launch, code, words) in [
             (missing, "127", "/nowhere/sandtrace"),
-            (refused, "125", "--grace"),
+            (refused, "125", "SANDTRACE_GRACE"),
         ] {
             let mut live = sandbox.start(&launch).await.unwrap();
             match live.next().await.unwrap_err() {

@@ -199,12 +199,12 @@ fn what_cannot_be_started_or_followed_says_why() {
         assert!(matches!(error, Error::Unfollowable(_)));
         assert!(is_empty(home.path()), "nothing was started");
 
-        let mut live = started(&sh(&home, "true").option("--grace", "soon")).await;
+        let mut live = started(&sh(&home, "true").var("SANDTRACE_GRACE", "soon")).await;
         let error = live.next().await.unwrap_err();
         match &error {
             LiveError::NeverStarted { status, said } => {
                 assert_eq!(status.as_deref(), Some("exit status 125"));
-                assert!(said.contains("--grace"), "{said}");
+                assert!(said.contains("SANDTRACE_GRACE"), "{said}");
             }
             other => panic!("{other:?}"),
         }

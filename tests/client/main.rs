@@ -4,6 +4,7 @@
     reason = "a test may panic, its functions included"
 )]
 
+mod application;
 mod broken;
 mod client;
 mod e2b;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::refusal::Refusal;
+use crate::launch::LaunchError;
 use crate::live::Unfollowable;
 
 /// Why E2B did not do what it was asked.
@@ -18,6 +19,9 @@ pub enum Error {
     /// Something is missing that E2B cannot be asked without.
     #[error("{0}")]
     Config(String),
+    /// The launch is not one that could start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     /// The launch asks for something that leaves nothing to follow.
     #[error(transparent)]
     Unfollowable(#[from] Unfollowable),

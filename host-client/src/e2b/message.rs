@@ -6,7 +6,6 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::launch::Launch;
 use crate::live::Signal;
 
 /// What a stream tells of a process.
@@ -121,23 +120,6 @@ pub(super) fn start(command: &str, env: &[(String, String)], tag: &str, stdin: b
     })
 }
 
-/// `sandtrace attach`, where the launch's supervisor is. The quoting is the launch's.
-pub(super) fn attach(launch: &Launch, run: &str, journal: Option<&str>, after: u64) -> String {
-    let argv = launch.argv();
-    let program = argv.first().map_or("sandtrace", String::as_str);
-    let mut words = vec![program.to_owned(), "attach".to_owned()];
-    if let Some(directory) = journal {
-        words.extend(["--journal".to_owned(), directory.to_owned()]);
-    }
-    words.extend(["--after".to_owned(), after.to_string(), run.to_owned()]);
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    words.join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 pub(super) fn by_pid(pid: u32) -> Value {
     json!({ "pid": pid })
 }
@@ -160,8 +142,7 @@ pub(super) fn send_signal(process: &Value, signal: Signal) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{Told, attach, told};
-    use crate::Launch;
+    use super::{Told, told};
 
     #[test]
     fn what_is_zero_is_not_there() {
@@ -203,14 +184,5 @@ mod tests {
         );
         assert!(told(b"17").is_err());
         assert!(told(br#"{"event":{"data":{"stdout":"%"}}}"#).is_err());
-    }
-
-    #[test]
-    fn attach_is_asked_where_the_run_is() {
-        let launch = Launch::new(["agent"]).program("/opt/my tools/sandtrace");
-        assert_eq!(
-            attach(&launch, "r-1", Some("/var/it's"), 7),
-            r"'/opt/my tools/sandtrace' 'attach' '--journal' '/var/it'\''s' '--after' '7' 'r-1'"
-        );
     }
 }

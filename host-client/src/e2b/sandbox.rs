@@ -279,10 +279,11 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxTooShort`] and [`Error::Unfollowable`] before anything is done; [`Error::NeverStarted`] when the
+    /// [`Error::Launch`], [`Error::SandboxTooShort`] and [`Error::Unfollowable`] before anything is done; [`Error::NeverStarted`] when the
     /// answer was lost and there is no trace of the run; else why it was refused. A supervisor that refuses its options, or
     /// is not there, is an error of [`Live::next`].
     pub async fn start(&self, launch: &Launch) -> Result<Live<Stream>, Error> {
+        launch.check()?;
         let asked = Asked::of(launch)?;
         let mut launch = self.inner.trace.hand_to(launch.clone());
         if let Some(ends_at) = self.ends_at() {
@@ -298,10 +299,10 @@ impl Sandbox {
                 }
             }
             if asked.sandbox_ends_at.is_none() {
-                launch = launch.option("--sandbox-ends-at", moment::written(ends_at));
+                launch = launch.sandbox_ends_at(moment::written(ends_at));
             }
         }
-        start::started(&self.inner, launch, asked.journal).await
+        start::started(&self.inner, launch, asked.without_journal).await
     }
 
     /// Follows a run that was started before, perhaps by another process, from its first event on. It is looked for by the
@@ -309,12 +310,7 @@ impl Sandbox {
     #[must_use]
     pub fn follow(&self, run_id: &str) -> Live<Stream> {
         let launch = Launch::new(Vec::<String>::new()).run_id(run_id);
-        Live::resuming(Stream::searching(
-            &self.inner,
-            launch,
-            run_id.to_owned(),
-            None,
-        ))
+        Live::resuming(Stream::searching(&self.inner, launch, run_id.to_owned()))
     }
 
     /// Has it end so long from now. A run that is going on is not told, and believes in the earlier end.

@@ -15,10 +15,11 @@ use super::envd::{Unheard, is_broken};
 use super::error::Error;
 use super::events::{Events, Heard, Patience};
 use super::http::Failed;
-use super::message::{attach, by_pid, by_tag, start};
+use super::message::{by_pid, by_tag, start};
 use super::refusal::Code;
 use super::sandbox::Presence;
 use super::target::Target;
+use crate::launch::shell_line;
 use crate::live::Signal;
 use crate::run::{Loss, LossReason};
 
@@ -43,8 +44,8 @@ pub(super) enum Journal {
     Off,
     /// The run's own directory.
     Directory(String),
-    /// Below a directory, or below the default one.
-    Below(Option<String>),
+    /// Where the launch says, or else the supervisor's default.
+    Below,
 }
 
 /// A search from what is known.
@@ -83,6 +84,10 @@ impl Search {
         let give_up = self.target.sandbox.api.config.reconnect_for;
         let mut backoff = Backoff::new();
         tokio::time::sleep(self.first_wait).await;
+        if self.since.elapsed() > give_up {
+            // There were streams, and each broke before it brought anything.
+            return Ok(Found::Lost(Box::new(Loss::new(LossReason::Unreachable))));
+        }
         loop {
             let after = match self.attempt().await? {
                 Attempt::Found(found) => {
@@ -114,12 +119,11 @@ impl Search {
 
     async fn attach(&mut self) -> Result<Attempt, Error> {
         let target = Arc::clone(&self.target);
-        let (run, journal) = match &self.journal {
-            Journal::Directory(directory) => (directory.as_str(), None),
-            Journal::Below(directory) => (target.run_id.as_str(), directory.as_deref()),
-            Journal::Off => (target.run_id.as_str(), None),
+        let run = match &self.journal {
+            Journal::Directory(directory) => directory,
+            Journal::Below | Journal::Off => &target.run_id,
         };
-        let command = attach(&target.launch, run, journal, self.seq);
+        let command = shell_line(&target.launch.attach_argv(run, self.seq));
         let env = target.launch.env().iter();
         let env = env.filter(|(name, _)| ATTACH_ENV.contains(&name.as_str()));
         let env: Vec<_> = env.cloned().collect();

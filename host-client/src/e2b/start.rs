@@ -33,7 +33,7 @@ pub(super) fn random_id() -> Result<String, Error> {
 pub(super) async fn started(
     sandbox: &Arc<Inner>,
     launch: Launch,
-    asked_journal: Option<String>,
+    without_journal: bool,
 ) -> Result<Live<Stream>, Error> {
     let (launch, run_id) = match launch.chosen_run_id() {
         Some(id) => (launch.clone(), id.to_owned()),
@@ -46,7 +46,7 @@ pub(super) async fn started(
         sandbox: Arc::clone(sandbox),
         launch,
         run_id,
-        asked_journal,
+        without_journal,
         pid: watch::Sender::new(None),
     });
     match begin(&target).await? {
@@ -159,7 +159,10 @@ async fn found(target: Arc<Target>, why: String) -> Result<Live<Stream>, Error> 
     let search = Search {
         target: Arc::clone(&target),
         seq: 0,
-        journal: Journal::Below(target.asked_journal.clone().filter(|asked| asked != "off")),
+        journal: match target.without_journal {
+            true => Journal::Off,
+            false => Journal::Below,
+        },
         ended: None,
         attach_exit: None,
         since: Instant::now(),

@@ -69,17 +69,12 @@ impl Drop for Searching {
 }
 
 impl Stream {
-    pub(super) fn searching(
-        sandbox: &Arc<Inner>,
-        launch: Launch,
-        run_id: String,
-        asked_journal: Option<String>,
-    ) -> Self {
+    pub(super) fn searching(sandbox: &Arc<Inner>, launch: Launch, run_id: String) -> Self {
         let target = Target {
             sandbox: Arc::clone(sandbox),
             launch,
             run_id,
-            asked_journal,
+            without_journal: false,
             pid: watch::Sender::new(None),
         };
         Self::of(Arc::new(target))
@@ -167,13 +162,13 @@ impl Stream {
 impl Target {
     /// Where the lines are kept, by what the run says, and before that by what it was told.
     fn journal(&self, run: &Run) -> Journal {
-        match (run.started(), self.asked_journal.as_deref()) {
-            (Some(started), _) => match &started.journal {
+        match run.started() {
+            Some(started) => match &started.journal {
                 Some(directory) => Journal::Directory(directory.clone()),
                 None => Journal::Off,
             },
-            (None, Some("off")) => Journal::Off,
-            (None, directory) => Journal::Below(directory.map(str::to_owned)),
+            None if self.without_journal => Journal::Off,
+            None => Journal::Below,
         }
     }
 }

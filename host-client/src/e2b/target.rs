@@ -23,8 +23,8 @@ pub(super) struct Target {
     pub(super) launch: Launch,
     /// The tag of its process as well.
     pub(super) run_id: String,
-    /// What the launch says of the journal: a directory, or `off`.
-    pub(super) asked_journal: Option<String>,
+    /// Whether the launch says that there shall be no journal.
+    pub(super) without_journal: bool,
     pub(super) pid: watch::Sender<Option<u32>>,
 }
 

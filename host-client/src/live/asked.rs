@@ -23,8 +23,7 @@ pub enum Unfollowable {
 /// What a launch asks for, by its options and, after them, by its variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// A directory, or `off`.
-    pub(crate) journal: Option<String>,
+    pub(crate) without_journal: bool,
     /// `None` also where it is written in a way that the supervisor will refuse.
     pub(crate) deadline: Option<Duration>,
     /// RFC 3339.
@@ -50,8 +49,9 @@ impl Asked {
             _ => {}
         }
         let deadline = value("--deadline", "SANDTRACE_DEADLINE");
+        let journal = value("--journal", "SANDTRACE_JOURNAL");
         Ok(Self {
-            journal: value("--journal", "SANDTRACE_JOURNAL"),
+            without_journal: journal.as_deref() == Some("off"),
             deadline: deadline.and_then(|text| length(&text)),
             sandbox_ends_at: value("--sandbox-ends-at", "SANDTRACE_SANDBOX_ENDS_AT"),
         })
@@ -90,22 +90,22 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_stands_in_an_option_or_in_a_variable() {
-        let launch = Launch::new(["agent", "--journal", "its-own"]);
+        let launch = Launch::new(["agent", "--journal", "off"]);
         let asked = Asked::of(&launch).unwrap();
-        assert_eq!(asked.journal, None);
+        assert!(!asked.without_journal);
 
         let launch = launch
             .var("SANDTRACE_JOURNAL", "off")
             .var("SANDTRACE_DEADLINE", "1m30s");
         let asked = Asked::of(&launch).unwrap();
-        assert_eq!(asked.journal.as_deref(), Some("off"));
+        assert!(asked.without_journal);
         assert_eq!(asked.deadline, Some(Duration::from_secs(90)));
 
         let launch = launch
             .option("--journal", "/var/runs")
             .deadline(Duration::from_millis(1500));
         let asked = Asked::of(&launch).unwrap();
-        assert_eq!(asked.journal.as_deref(), Some("/var/runs"));
+        assert!(!asked.without_journal);
         assert_eq!(asked.deadline, Some(Duration::from_millis(1500)));
     }
 

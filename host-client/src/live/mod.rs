@@ -3,16 +3,20 @@
 //! ```no_run
 //! # #[cfg(all(feature = "local", unix))]
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use sandtrace_client::{Launch, local};
+//! use sandtrace_client::agent::Said;
+//! use sandtrace_client::{Content, Launch, local};
 //!
-//! let launch = Launch::new(["python3", "template/agent.py", "--interactive", "Tidy up"]);
-//! let mut live = local::start(&launch).await?;
+//! let agent = ["python3", "template/agent.py", "--interactive", "--approve", "Bash", "Tidy up"];
+//! let mut live = local::start(&Launch::new(agent)).await?;
 //! let voice = live.voice().by("alice");
 //! while let Some(event) = live.next().await? {
-//!     println!("{}", event.raw());
-//!     if event.json()["type"] == "approval_request" {
-//!         for approval in live.run().pending_approvals() {
-//!             voice.approve(&approval.id).await?;
+//!     let Content::Agent(line) = event.content() else { continue };
+//!     for said in line.said() {
+//!         match said {
+//!             Said::Text(text) => println!("{text}"),
+//!             Said::ApprovalRequest(asked) => voice.approve(asked.id).await?,
+//!             Said::Result(_) => voice.close().await?,
+//!             _ => {}
 //!         }
 //!     }
 //! }
