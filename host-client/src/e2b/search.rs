@@ -26,8 +26,9 @@ use crate::run::{Loss, LossReason};
 /// Without output from the supervisor, whose heartbeat comes every 20 s.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(65);
 
-/// How long a run that just started may need until its journal can be found.
-const JOURNAL: Duration = Duration::from_secs(5);
+/// How long a run whose process is there may need until its journal can be found: on a sandbox with too little CPU, a
+/// login shell alone takes seconds.
+const JOURNAL: Duration = Duration::from_secs(30);
 
 /// How long a remembered exit is waited for.
 const EXIT: Duration = Duration::from_secs(5);
