@@ -76,14 +76,16 @@ fn a_run_is_answered_and_concludes_though_its_stream_was_cut_twice() {
     async_test(async {
         let fake = FakeEnvd::start();
         let sandbox = sandbox(&fake).await;
-        // Within its first line, and within what is told again.
-        fake.faults(|faults| faults.cuts = Cuts::next([300, 900]));
+        // After its first lines, and within the first that is told anew.
+        fake.faults(|faults| faults.cuts = Cuts::next([6000, 900]));
         let ask = r#"echo '{"ask":1}'; read -r line; echo "$line"; sleep 0.2; echo '{"end":1}'"#;
         let mut live = sandbox.start(&sh(ask)).await.unwrap();
         assert_eq!(
             next_said(&mut live).await.as_printed().unwrap(),
             r#"{"ask":1}"#
         );
+        // The edge refuses it first, so that it reached nobody, and is said again.
+        fake.faults(|faults| faults.proxy_errors = 1);
         live.voice().approve("a-1").await.unwrap();
         let rest = everything(&mut live).await;
         assert_eq!(
@@ -92,8 +94,15 @@ fn a_run_is_answered_and_concludes_though_its_stream_was_cut_twice() {
         );
         assert_eq!(live.breaks(), 2);
         assert_eq!(runs(&fake), 1);
-        let inputs = fake.seen_at("/process.Process/SendInput");
-        assert_eq!(inputs.len(), 1, "a line is written once");
+        for attach in &fake.seen_at("/process.Process/Start")[1..] {
+            let command = attach.message["process"]["args"][2].as_str().unwrap();
+            let (_, after) = command.split_once(" --after ").unwrap();
+            let (after, _) = after.split_once(' ').unwrap();
+            assert!(
+                after.parse::<u64>().unwrap() > 0,
+                "not from the begin: {command}"
+            );
+        }
         nothing_left(&fake).await;
     });
 }
@@ -195,6 +204,35 @@ fn the_way_back_may_be_rough() {
         std::fs::write(gate, "").unwrap();
         assert_eq!(said(&everything(&mut live).await), numbers(2));
         assert_eq!(live.breaks(), 1);
+        nothing_left(&fake).await;
+    });
+}
+
+#[test]
+fn of_broken_streams_no_process_stays_in_the_sandbox() {
+    async_test(async {
+        let fake = FakeEnvd::start();
+        let sandbox = sandbox(&fake).await;
+        let ask = r#"echo '{"n":1}'; read -r line; echo '{"n":2}'"#;
+        fake.faults(|faults| faults.cuts = Cuts::next([2500, 900, 900, 900]));
+        let mut live = sandbox.start(&sh(ask)).await.unwrap();
+        next_said(&mut live).await;
+        let attaches = || {
+            let processes = fake.processes().into_iter();
+            let commands =
+                processes.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")));
+            let attaches = commands
+                .flatten()
+                .filter(|command| command.contains("\0attach\0"));
+            attaches.count()
+        };
+        until("the end of all but the last", || {
+            (attaches() <= 1).then_some(())
+        })
+        .await;
+        assert!(live.breaks() > 1, "{}", live.breaks());
+        live.voice().interrupt().await.unwrap();
+        assert_eq!(said(&everything(&mut live).await), [r#"{"n":2}"#]);
         nothing_left(&fake).await;
     });
 }

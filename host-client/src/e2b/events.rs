@@ -1,10 +1,11 @@
 //! A stream of envd's: the events of one process, as long as the connection holds.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::Body;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -54,7 +55,10 @@ impl Drop for Events {
 }
 
 impl Events {
-    pub(super) fn of(body: Incoming, patience: Patience) -> Self {
+    pub(super) fn of<B>(body: B, patience: Patience) -> Self
+    where
+        B: Body<Data = Bytes, Error: Error + Send> + Send + Unpin + 'static,
+    {
         let (tell, heard) = mpsc::channel(WAITING);
         let reader = tokio::spawn(read(body, patience, tell));
         Self { heard, reader }
@@ -66,7 +70,10 @@ impl Events {
     }
 }
 
-async fn read(mut body: Incoming, patience: Patience, tell: mpsc::Sender<Heard>) {
+async fn read<B>(mut body: B, patience: Patience, tell: mpsc::Sender<Heard>)
+where
+    B: Body<Data = Bytes, Error: Error> + Unpin,
+{
     let mut envelopes = Envelopes::new();
     let mut output_at = Instant::now();
     let last = 'stream: loop {
@@ -116,7 +123,102 @@ async fn read(mut body: Incoming, patience: Patience, tell: mpsc::Sender<Heard>)
     tell.send(last).await.unwrap_or_default();
 }
 
-fn described(error: &hyper::Error) -> String {
-    let cause = std::error::Error::source(error);
+fn described(error: &impl Error) -> String {
+    let cause = error.source();
     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use hyper::body::{Body, Frame};
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::{Events, Heard, Patience};
+    use crate::e2b::envelope::enclosed;
+
+    struct Sent(mpsc::Receiver<Bytes>);
+
+    impl Body for Sent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let bytes = self.0.poll_recv(context);
+            bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        }
+    }
+
+    const ALIVE: &str = r#"{"event":{"keepalive":{}}}"#;
+    const DATA: &str = r#"{"event":{"data":{"stdout":"aGk="}}}"#;
+
+    /// What is heard after these messages, one every 20 ms, and then nothing more on a stream that stays open.
+    fn heard_of(messages: &[&'static str], heartbeat: Option<Duration>) -> (usize, String) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (send, sent) = mpsc::channel(1);
+            let keepalive = Duration::from_millis(100);
+            let mut events = Events::of(
+                Sent(sent),
+                Patience {
+                    keepalive,
+                    heartbeat,
+                },
+            );
+            let messages = messages.to_vec();
+            let sender = tokio::spawn(async move {
+                for message in messages {
+                    send.send(enclosed(message.as_bytes()).into())
+                        .await
+                        .unwrap_or_default();
+                    sleep(Duration::from_millis(20)).await;
+                }
+                sleep(Duration::from_secs(60)).await;
+            });
+            let mut pieces = 0;
+            let why = loop {
+                match events.next().await {
+                    Heard::Stdout(_) => pieces += 1,
+                    Heard::Broken(why) => break why,
+                    other => panic!("{other:?}"),
+                }
+            };
+            sender.abort();
+            (pieces, why)
+        })
+    }
+
+    #[test]
+    fn a_stream_without_a_sign_of_life_is_broken() {
+        let (pieces, why) = heard_of(&[DATA, ALIVE, DATA], None);
+        assert_eq!(pieces, 2);
+        assert!(why.starts_with("no sign of life"), "{why}");
+    }
+
+    #[test]
+    fn signs_of_life_without_the_supervisors_are_a_broken_stream_as_well() {
+        let (pieces, why) = heard_of(
+            &[&[DATA], &[ALIVE; 60][..]].concat(),
+            Some(Duration::from_millis(400)),
+        );
+        assert_eq!(
+            (pieces, why.as_str()),
+            (1, "no heartbeat of the supervisor")
+        );
+        // Where none is expected, signs of life are enough.
+        let (_, why) = heard_of(&[ALIVE; 40], None);
+        assert!(why.starts_with("no sign of life"), "{why}");
+    }
 }
