@@ -424,7 +424,11 @@ fn a_destinations_own_resource_is_on_its_metrics_too_and_on_no_others() {
     ];
     let telemetry = start(destinations, Duration::from_secs(3_600));
     record(&telemetry);
-    // A copy of the sandbox is somebody else, for the same destinations.
+    telemetry.flush_soon();
+    for receiver in &receivers {
+        receiver.wait_for(1, SOON);
+    }
+    // A copy of the sandbox is somebody else, for the same destinations; what was told before is the original's.
     telemetry.identify(vec![
         ("service.name".into(), "it".into()),
         ("service.instance.id".into(), "instance-8".into()),
