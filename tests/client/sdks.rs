@@ -291,6 +291,26 @@ fn the_program_of_the_page_runs_an_agent_and_prints_its_outcome() {
 }
 
 #[test]
+fn the_program_of_the_page_tells_why_an_agent_failed() {
+    for sdk in sdks() {
+        let play = Play::new(&sdk, "api_401");
+        let program = match sdk.language {
+            Language::Python => "run_agent",
+            Language::JavaScript => "main",
+        };
+        let output = play.command(&[program, "Do the thing."]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}{errors}");
+        // Over several lines in JavaScript.
+        let (_, outcome) = said.split_once("sandtrace.run.finished\n").unwrap();
+        assert!(outcome.starts_with("failure {"), "{outcome}");
+        assert!(outcome.contains("'auth'"), "{outcome}");
+        play.stage.assert_nothing_left();
+    }
+}
+
+#[test]
 fn a_failed_run_raises_with_its_exit_code_and_tells_why_in_its_last_line() {
     for sdk in sdks() {
         let play = Play::new(&sdk, "api_401");
