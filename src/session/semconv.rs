@@ -271,3 +271,38 @@ pub mod value {
     /// `error.type` where nothing more is known, by the OTel conventions.
     pub const OTHER: &str = "_OTHER";
 }
+
+#[cfg(test)]
+mod tests {
+    use sandtrace_client::attribute;
+
+    use super::{key, span};
+
+    #[test]
+    fn the_host_reads_attributes_by_the_names_that_we_write() {
+        for (theirs, ours) in [
+            (attribute::TURN, key::TURN),
+            (attribute::TOOL_NAME, key::GEN_AI_TOOL_NAME),
+            (attribute::TOOL_CALL_ID, key::GEN_AI_TOOL_CALL_ID),
+            (attribute::AGENT_NAME, key::GEN_AI_AGENT_NAME),
+            (attribute::PARENT_TOOL_CALL_ID, key::PARENT_TOOL_CALL_ID),
+            (attribute::APPROVAL_SOURCE, key::APPROVAL_SOURCE),
+            (attribute::INPUT_TOKENS, key::GEN_AI_INPUT_TOKENS),
+            (attribute::OUTPUT_TOKENS, key::GEN_AI_OUTPUT_TOKENS),
+            (attribute::CACHE_READ_TOKENS, key::GEN_AI_CACHE_READ),
+            (attribute::CACHE_CREATION_TOKENS, key::GEN_AI_CACHE_CREATION),
+            (attribute::COST_USD, key::COST_USD),
+            (attribute::COST_SOURCE, key::COST_SOURCE),
+            (attribute::ERROR_TYPE, key::ERROR_TYPE),
+            (attribute::BACKGROUND, key::BACKGROUND),
+            (attribute::ABANDONED, key::ABANDONED),
+            (attribute::span::RUN, span::RUN),
+            (attribute::span::INVOKE_AGENT, span::INVOKE_AGENT),
+            (attribute::span::CHAT, span::CHAT),
+            (attribute::span::EXECUTE_TOOL, span::EXECUTE_TOOL),
+            (attribute::span::APPROVAL, span::APPROVAL),
+        ] {
+            assert_eq!(theirs, ours);
+        }
+    }
+}

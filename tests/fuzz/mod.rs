@@ -93,3 +93,10 @@ fn every_body_is_cut_into_the_same_envelopes_in_any_pieces() {
     check_all(&seeds, envelopes::check);
     check_all(&files("fuzz/found/envelopes", None), envelopes::check);
 }
+
+#[test]
+fn every_golden_stream_is_followed_without_loss() {
+    let streams = files("../host-client/tests/fixtures/wire-1", Some("ndjson"));
+    assert!(streams.len() >= 10, "{}", streams.len());
+    check_all(&streams, wire::check);
+}
