@@ -202,3 +202,20 @@ proptest! {
         prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     }
 }
+
+/// Each character that may mean something to a shell, wherever it stands in a word.
+#[cfg(unix)]
+#[test]
+fn no_character_of_a_word_means_anything_to_a_shell() {
+    let mut words = vec!["printf".to_owned(), "%s\\n".to_owned()];
+    for char in (1..128).map(char::from) {
+        words.extend([format!("{char}"), format!("{char}a"), format!("a{char}a")]);
+    }
+    let output = std::process::Command::new("sh")
+        .args(["-c", &shell_line(&words)])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let given = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(given, words[2..].join("\n") + "\n");
+}

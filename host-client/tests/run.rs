@@ -130,6 +130,7 @@ fn a_run_goes_through_its_states() {
         json!({"type": "approval_decision", "data": {"id": "q", "decision": "allow"}}),
         "ask",
     );
+    assert_eq!(lines.state(), State::InTool);
     lines.close("ask", "approval Bash", json!({}));
     assert_eq!(lines.state(), State::InTool);
     lines.close("a", "execute_tool Bash", json!({}));
