@@ -64,14 +64,24 @@ pub(super) struct Search {
     pub(super) since: Instant,
     /// How long to wait first.
     pub(super) first_wait: Duration,
+    /// Whether that one began when the run's process was gone, so that there was a journal then or never.
+    pub(super) was_last: bool,
     /// The tags of `attach` processes of broken streams.
     pub(super) stale: Vec<String>,
 }
 
 #[derive(Debug)]
 pub(super) enum Found {
-    Attached { events: Events, tag: String },
-    Rejoined { events: Events, why: String },
+    Attached {
+        events: Events,
+        tag: String,
+        /// Whether the run's process was gone before.
+        is_last: bool,
+    },
+    Rejoined {
+        events: Events,
+        why: String,
+    },
     Lost(Box<Loss>),
 }
 
@@ -114,11 +124,11 @@ impl Search {
                     .await
             }
             (_, Journal::Off) => self.without_journal("it keeps no journal").await,
-            _ => self.attach().await,
+            _ => self.attach(false).await,
         }
     }
 
-    async fn attach(&mut self) -> Result<Attempt, Error> {
+    async fn attach(&mut self, is_last: bool) -> Result<Attempt, Error> {
         let target = Arc::clone(&self.target);
         let run = match &self.journal {
             Journal::Directory(directory) => directory,
@@ -136,7 +146,11 @@ impl Search {
             .open("Start", &message, self.patience(None))
             .await;
         match opened {
-            Ok(events) => Ok(Attempt::Found(Found::Attached { events, tag })),
+            Ok(events) => Ok(Attempt::Found(Found::Attached {
+                events,
+                tag,
+                is_last,
+            })),
             Err(unheard) => {
                 if unheard.is_uncertain() {
                     self.stale.push(tag);
@@ -157,6 +171,8 @@ impl Search {
             // It may not have come so far.
             match target.envd().find(&target.run_id).await {
                 Ok(Some(_)) => return Ok(Attempt::Again { after: None }),
+                // Or it has come so far since, and has ended.
+                Ok(None) if !self.was_last => return self.attach(true).await,
                 Ok(None) => {}
                 Err(unheard) => return self.judge(unheard).await,
             }

@@ -165,12 +165,15 @@ async fn found(target: Arc<Target>, why: String) -> Result<Live<Stream>, Error> 
         },
         ended: None,
         attach_exit: None,
+        was_last: false,
         since: Instant::now(),
         first_wait: Duration::ZERO,
         stale: Vec::new(),
     };
     match search.run().await? {
-        Found::Attached { mut events, tag } => loop {
+        Found::Attached {
+            mut events, tag, ..
+        } => loop {
             match events.next().await {
                 Heard::Started(_) | Heard::Stderr(_) => {}
                 // A login shell speaks on stdout as well.

@@ -36,6 +36,8 @@ pub struct Stream {
     ended: Option<String>,
     /// How the last `attach` ended.
     attach_exit: Option<i32>,
+    /// Whether it began when the run's process was gone.
+    was_last: bool,
     /// When the source began.
     opened: Instant,
     trouble: Option<Trouble>,
@@ -87,6 +89,7 @@ impl Stream {
             held: None,
             ended: None,
             attach_exit: None,
+            was_last: false,
             opened: Instant::now(),
             trouble: None,
             stale: Vec::new(),
@@ -152,6 +155,7 @@ impl Stream {
             journal: self.target.journal(run),
             ended: self.ended.clone(),
             attach_exit: self.attach_exit.take(),
+            was_last: self.was_last,
             since: trouble.since,
             first_wait,
             stale: std::mem::take(&mut self.stale),
@@ -239,7 +243,12 @@ impl Transport for Stream {
         })??;
         self.opened = Instant::now();
         Ok(match found {
-            Found::Attached { events, tag } => {
+            Found::Attached {
+                events,
+                tag,
+                is_last,
+            } => {
+                self.was_last = is_last;
                 let attach = Some(tag);
                 self.source = Some(Source { events, attach });
                 Resumed::Replayed
