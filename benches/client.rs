@@ -11,6 +11,7 @@
 #[path = "../tests/fake_envd/mod.rs"]
 #[expect(
     dead_code,
+    unused_imports,
     reason = "shared with the tests of the client, which use all of it"
 )]
 mod fake_envd;
