@@ -19,3 +19,10 @@ mod raw;
 mod sandboxes;
 mod sdks;
 mod stage;
+#[path = "../support/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the other black-box tests, which use all of it"
+)]
+mod support;
+mod telemetry;
