@@ -17,7 +17,7 @@
 //! use std::time::Duration;
 //! use sandtrace_client::Launch;
 //!
-//! let launch = Launch::new(["python3", "/opt/sandtrace/agent.py", "Summarise the repository"])
+//! let launch = Launch::new(["/opt/sandtrace/venv/bin/python", "/opt/sandtrace/agent.py", "Summarise the repository"])
 //!     .run_id("summary-17")
 //!     .deadline(Duration::from_secs(20 * 60))
 //!     .attribute("tenant", "acme")
@@ -26,7 +26,7 @@
 //! assert_eq!(
 //!     launch.command_line(),
 //!     "sandtrace run --run-id summary-17 --deadline 1200s --attribute tenant=acme -- \
-//!      python3 /opt/sandtrace/agent.py 'Summarise the repository'"
+//!      /opt/sandtrace/venv/bin/python /opt/sandtrace/agent.py 'Summarise the repository'"
 //! );
 //! # Ok::<(), sandtrace_client::LaunchError>(())
 //! ```

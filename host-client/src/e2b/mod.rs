@@ -11,7 +11,7 @@
 //!     .env("ANTHROPIC_API_KEY", std::env::var("ANTHROPIC_API_KEY")?)
 //!     .send()
 //!     .await?;
-//! let launch = Launch::new(["python3", "/opt/sandtrace/agent.py", "Tidy up"])
+//! let launch = Launch::new(["/opt/sandtrace/venv/bin/python", "/opt/sandtrace/agent.py", "Tidy up"])
 //!     .deadline(Duration::from_secs(15 * 60));
 //! let mut live = sandbox.start(&launch).await?;
 //! while let Some(event) = live.next().await? {

@@ -4,13 +4,13 @@
 //! use std::time::Duration;
 //! use sandtrace_client::Launch;
 //!
-//! let launch = Launch::new(["python3", "/opt/sandtrace/agent.py", "Say hello"])
+//! let launch = Launch::new(["/opt/sandtrace/venv/bin/python", "/opt/sandtrace/agent.py", "Say hello"])
 //!     .run_id("hello-1")
 //!     .deadline(Duration::from_secs(600))
 //!     .traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
 //! assert_eq!(launch.argv(), [
 //!     "sandtrace", "run", "--run-id", "hello-1", "--deadline", "600s", "--",
-//!     "python3", "/opt/sandtrace/agent.py", "Say hello",
+//!     "/opt/sandtrace/venv/bin/python", "/opt/sandtrace/agent.py", "Say hello",
 //! ]);
 //! assert_eq!(launch.env()[0].0, "TRACEPARENT");
 //! ```
