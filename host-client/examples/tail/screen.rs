@@ -129,3 +129,31 @@ fn put(text: &str) -> io::Result<()> {
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_an_agent_prints_reaches_the_terminal_as_a_command() {
+        let screen = |has_colours| Screen {
+            is_terminal: has_colours,
+            has_colours,
+            has_status: false,
+        };
+        let every = (0..=0x10_ffff_u32).filter_map(char::from_u32);
+        let every: String = every.filter(|char| *char != '\t').collect();
+        let text = Text::default().with(Look::Bad, &every);
+        let mut plain = String::new();
+        screen(false).write(&text, &mut plain);
+        assert!(!plain.chars().any(char::is_control));
+        assert!(!plain.contains('\u{202e}'));
+        assert_eq!(plain.chars().count(), every.chars().count());
+        let mut coloured = String::new();
+        screen(true).write(
+            &Text::default().with(Look::Bad, "a\u{1b}[2Jb\tc"),
+            &mut coloured,
+        );
+        assert_eq!(coloured, "\u{1b}[31ma␛[2Jb c\u{1b}[0m");
+    }
+}
