@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -63,6 +64,9 @@ TERMINATE_SECONDS = 4.0
 
 # Longest wait of a request for permission for the message that it is about.
 SHOW_SECONDS = 2.0
+
+# How soon after the end of a turn Claude begins the next one, if it has been given a message meanwhile.
+NEXT_TURN_SECONDS = 1.0
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -255,11 +259,13 @@ async def run(options: ClaudeAgentOptions, args: argparse.Namespace) -> signal.S
     if session and not work.done() and session.idle and asked.result() == signal.SIGTERM:
         # Nothing is under way that would be cut short: to be asked to end is to be asked to close.
         session.close()
-        await asyncio.wait({work}, timeout=TERMINATE_SECONDS)
+        await asyncio.wait({work}, timeout=WIND_DOWN_SECONDS)
+        if not work.done():
+            # What its tools left in the background keeps the CLI from ending. The last turn stands all the same.
+            await terminate(work)
+            return None if session.succeeded() else asked.result()
     if not work.done():
-        if session:
-            session.close("the agent was asked to stop", interrupt=True)
-        await stop(client, work)
+        await stop(client, work, session)
         return asked.result()
     asked.cancel()
     result = work.result()
@@ -267,7 +273,7 @@ async def run(options: ClaudeAgentOptions, args: argparse.Namespace) -> signal.S
         if session and session.idle:
             return None  # nobody asked for anything
         raise Failure("Claude ended without a result")
-    if session and session.interrupted:
+    if session and session.interrupted and (result.terminal_reason or "").startswith("aborted"):
         return None  # as somebody wished
     if result.is_error:
         # `subtype` says "success" for many a failure; `is_error` is what counts.
@@ -276,11 +282,21 @@ async def run(options: ClaudeAgentOptions, args: argparse.Namespace) -> signal.S
     return None
 
 
-async def stop(client: ClaudeSDKClient, work: asyncio.Task[Any]) -> None:
-    """Ends the CLI and its tools. Left alone they would outlive us: the CLI notices our death only between turns."""
+async def stop(client: ClaudeSDKClient, work: asyncio.Task[Any], session: Session | None) -> None:
+    """Ends the turn, then the CLI."""
+    why = "the agent was asked to stop"
+    if session:
+        session.deny_all(why, interrupt=True)
     with contextlib.suppress(Exception):
         await asyncio.wait_for(client.interrupt(), INTERRUPT_SECONDS)
-        await asyncio.wait({work}, timeout=WIND_DOWN_SECONDS)
+    if session:
+        session.close(why, interrupt=True)  # not before, or the CLI could no longer be interrupted
+    await asyncio.wait({work}, timeout=WIND_DOWN_SECONDS)
+    await terminate(work)
+
+
+async def terminate(work: asyncio.Task[Any]) -> None:
+    """Ends the CLI and its tools. Left alone they would outlive us: the CLI notices our death only between turns."""
     clock = asyncio.get_running_loop().time
     give_up, told = clock() + TERMINATE_SECONDS, set[int]()
     while not work.done() and clock() < give_up:
@@ -321,6 +337,9 @@ class Session:
         warnings.filterwarnings("ignore", "can_use_tool will not be invoked")
         self.client = ClaudeSDKClient(dataclasses.replace(options, can_use_tool=self.ask))
         self.idle = True  # no turn is under way
+        self.owed = False  # a message was given that no turn has begun with yet
+        self.begun = 0  # how often Claude has set to work
+        self.result: ResultMessage | None = None  # the last one
         self.interrupted = False  # the last turn was, by request
         self.closed = False
         self.prompts: asyncio.Queue[str | None] = asyncio.Queue()  # None: no more will come
@@ -332,24 +351,24 @@ class Session:
 
     async def converse(self) -> ResultMessage | None:
         """Plays the session until it is closed, and returns its last result."""
-        result = None
         listening = asyncio.create_task(self.listen())
         try:
             await self.client.connect(self.user_messages())
             async for message in self.client.receive_messages():
                 emit(message)
                 self.follow(message)
-                if isinstance(message, ResultMessage):
-                    result = message
         except ClaudeSDKError:
             # The CLI's exit code, and so the SDK, call an interrupted turn an error. It is none if it was the last one.
-            if result is None or not self.interrupted:
+            if self.result is None or not self.interrupted:
                 raise
         finally:
             self.close()
             listening.cancel()
             await self.client.disconnect()
-        return result
+        return self.result
+
+    def succeeded(self) -> bool:
+        return self.result is None or not self.result.is_error
 
     async def user_messages(self) -> AsyncIterator[dict[str, Any]]:
         # When these end, the SDK closes the CLI's stdin once all that was said is answered. Then the CLI ends by itself.
@@ -364,14 +383,34 @@ class Session:
                 if isinstance(block, ToolUseBlock):
                     self.shown[block.id].set()
         elif isinstance(message, ResultMessage):
-            self.idle = True
+            self.result = message
+            self.shown.clear()
+            self.rest()
         elif isinstance(message, SystemMessage) and message.subtype == "session_state_changed":
-            self.idle = message.data.get("state") == "idle"
+            if message.data.get("state") == "idle":
+                self.rest()
+            else:
+                self.begin()
         elif isinstance(message, SystemMessage) and message.subtype == "init":
-            self.idle = False
+            self.begin()
+
+    def begin(self) -> None:
+        self.idle = self.owed = False
+        self.begun += 1
+
+    def rest(self) -> None:
+        # A message that came meanwhile was answered in this turn, or begins the next one very soon.
+        self.idle = not self.owed
+        if self.owed:
+            asyncio.get_running_loop().call_later(NEXT_TURN_SECONDS, self.settle, self.begun)
+
+    def settle(self, begun: int) -> None:
+        if self.begun == begun:
+            self.idle, self.owed = True, False
 
     def say(self, text: str) -> None:
         self.idle = self.interrupted = False
+        self.owed = True
         self.prompts.put_nowait(text)
 
     def close(self, why: str = "the session was closed before anybody answered", interrupt: bool = False) -> None:
@@ -417,10 +456,11 @@ class Session:
 
         def read() -> None:
             # A thread, since stdin may be a file, which cannot be waited for. It waits until a line is taken.
-            with contextlib.suppress(OSError, RuntimeError), open(0, "rb", closefd=False) as stdin:
+            gone = (OSError, RuntimeError, concurrent.futures.CancelledError)  # the session ends without asking stdin
+            with contextlib.suppress(*gone), open(0, "rb", closefd=False) as stdin:
                 while line := stdin.readline(MAX_LINE_BYTES):
                     asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(*gone):
                 asyncio.run_coroutine_threadsafe(lines.put(b""), loop)
 
         threading.Thread(target=read, daemon=True).start()
@@ -465,8 +505,13 @@ class Session:
             return
         self.interrupted = True
         self.deny_all("the turn was interrupted", by or "human", interrupt=True)
-        await self.prompts.join()  # or it would overtake the message that it is about
-        await asyncio.wait_for(self.client.interrupt(), INTERRUPT_SECONDS)
+        try:
+            # Else it would overtake the message that it is about.
+            await asyncio.wait_for(self.prompts.join(), INTERRUPT_SECONDS)
+            await asyncio.wait_for(self.client.interrupt(), INTERRUPT_SECONDS)
+        except Exception as error:
+            self.interrupted = False
+            raise ValueError(f"interrupt: Claude did not take it ({one_line(error) or type(error).__name__})") from error
 
 
 def field(said: dict[str, Any], key: str, kind: type, needed: bool = False) -> Any:
