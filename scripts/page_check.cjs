@@ -52,7 +52,7 @@ const picture = (page, name) => page.screenshot({ path: path.join(pictures, `${n
 async function main() {
   const line = await wire(Number(new URL(url).port));
   const browser = await chromium.launch({
-    executablePath: "/usr/bin/chromium",
+    executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync"],
   });

@@ -2,8 +2,8 @@
 """Builds the sandtrace template on E2B, from e2b.Dockerfile.
 
     scripts/build-static
-    pip install -r template/build-requirements.txt
-    E2B_API_KEY=e2b_... python template/template.py
+    python3 -m venv target/e2b && target/e2b/bin/pip install -r template/build-requirements.txt
+    E2B_API_KEY=e2b_... target/e2b/bin/python template/template.py
 
 `--dry-run` prints the steps and their hashes instead; that needs neither a key nor a network. To build on top of this
 template, import `template` from here and go on with E2B's builder: `template().apt_install("ripgrep")`.

@@ -31,3 +31,10 @@ fn the_readme_explains_every_failure_and_no_other() {
     let known: Vec<String> = FailureKind::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(distinct, known.iter().collect());
 }
+
+#[test]
+fn the_readme_shows_the_application_that_the_tests_run() {
+    let example = include_str!("../host-client/examples/e2b.rs");
+    let (_, program) = example.split_once("use sandtrace_client").unwrap();
+    assert!(README.contains(program), "README.md differs from {example}");
+}

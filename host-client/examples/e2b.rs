@@ -3,7 +3,7 @@
 //! ```text
 //! export E2B_API_KEY=… ANTHROPIC_API_KEY=…
 //! export AGENT='/opt/sandtrace/venv/bin/python /opt/sandtrace/agent.py --interactive --approve Bash,Write'
-//! cargo run --example e2b --features e2b
+//! cargo run -p sandtrace-client --example e2b --features e2b
 //! ```
 #![expect(clippy::print_stdout, reason = "it is a program for a terminal")]
 
@@ -13,7 +13,7 @@ use std::{env, time::Duration};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (agent, key) = (env::var("AGENT")?, env::var("ANTHROPIC_API_KEY")?);
-    let new = e2b::Client::from_env()?.create("sandtrace");
+    let new = e2b::Client::from_env()?.create("sandtrace-agent");
     let new = new.env("ANTHROPIC_API_KEY", key);
     let sandbox = new.timeout(Duration::from_secs(900)).send().await?;
     let launch = Launch::new(agent.split(' ').chain(["Tidy up."]));

@@ -36,12 +36,16 @@ fn gap(run: &Run, turn: usize) -> Option<f64> {
 
 /// The agent ended by itself and well, though nobody but the last result says that the run did.
 fn assert_closed(run: &Run) {
+    assert_ended_well(run);
+    assert_eq!(run.stderr, "");
+}
+
+fn assert_ended_well(run: &Run) {
     assert_eq!(run.finished.outcome, Outcome::Success);
     assert_eq!(run.finished.failure, None);
     assert_eq!(run.status.code(), Some(0));
     let exit = run.finished.exit.as_ref().unwrap();
     assert_eq!((exit.code, exit.signal.as_deref()), (Some(0), None));
-    assert_eq!(run.stderr, "");
 }
 
 #[test]
@@ -211,6 +215,19 @@ fn a_session_that_is_stopped_between_turns_is_closed() {
     let run = session.finish();
     assert_eq!(run.finished.counts.turns, 1);
     assert_closed(&run);
+}
+
+#[test]
+fn work_in_the_background_does_not_keep_a_session_from_being_closed() {
+    let stage = Stage::playing("background_work");
+    let mut session = stage.session(&["--tools", "Bash"]);
+    session.say(message("Start the server."));
+    session.line("ResultMessage", 1);
+    session.signal(Signal::SIGTERM);
+    let run = session.finish();
+    assert_eq!(run.finished.counts.turns, 1);
+    // Not silently: the SDK logs that its CLI was ended by TERM.
+    assert_ended_well(&run);
 }
 
 #[test]

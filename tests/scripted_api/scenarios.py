@@ -221,6 +221,10 @@ scenario("multi_turn", "three user turns on one session", [
     reply(tool(BASH, command="echo turn2", description="second turn tool")), say("Second answer."),
     say("Third answer.")])
 
+scenario("background_work", "a Bash call in the background that outlasts the turn", [
+    reply(tool(BASH, command=PYSLEEP % 600, description="the server", run_in_background=True)),
+    say("The server runs.")])
+
 scenario("interrupt", "a long Bash call to be interrupted, then a follow-up turn", [
     reply(text("Starting a long job."), tool(BASH, command=PYSLEEP % 30, description="long job")),
     say("Follow-up answer after the interrupt.")])
