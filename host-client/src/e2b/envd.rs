@@ -85,7 +85,8 @@ impl Unheard {
     }
 }
 
-/// Codes that say that the way was broken, and not that the request was.
+/// Codes that say that the way was broken, and not that the request was. So do these statuses where a proxy answered
+/// with nothing else: whether what is behind it was asked before, they do not tell.
 pub(super) fn is_broken(code: &Code) -> bool {
     matches!(
         code,
@@ -94,7 +95,7 @@ pub(super) fn is_broken(code: &Code) -> bool {
             | Code::Canceled
             | Code::Unknown
             | Code::Internal
-            | Code::Status(502..=504)
+            | Code::Status(408 | 500..=599)
     )
 }
 
@@ -208,5 +209,41 @@ impl Envd<'_> {
     pub(super) async fn signal(&self, process: &Value, signal: Signal) -> Result<(), Unheard> {
         let message = message::send_signal(process, signal);
         self.unary("SendSignal", &message).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Unheard;
+    use crate::e2b::refusal::Refusal;
+
+    #[test]
+    fn a_bare_status_is_a_refusal_or_leaves_it_open() {
+        for (status, body, uncertain) in [
+            (400, "", false),
+            (401, "", false),
+            (403, r#"{"message":"no"}"#, false),
+            (404, "", false),
+            (408, "", true),
+            (429, "", false),
+            (500, r#"{"message":"oh"}"#, true),
+            (501, r#"{"code":"unimplemented"}"#, false),
+            (502, "", true),
+            (503, r#"{"code":"unavailable"}"#, true),
+            (524, "<html>", true),
+            // The edge's word that there is no such sandbox: it reached nobody.
+            (
+                502,
+                r#"{"code":502,"message":"The sandbox was not found"}"#,
+                false,
+            ),
+        ] {
+            let unheard = Unheard::Refused {
+                status,
+                refusal: Refusal::of(status, body.as_bytes()),
+                retry_after: None,
+            };
+            assert_eq!(unheard.is_uncertain(), uncertain, "{status} {body}");
+        }
     }
 }

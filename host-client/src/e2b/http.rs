@@ -158,10 +158,14 @@ async fn send(client: &Pool, call: &Call) -> Result<Response<Incoming>, Failed> 
     })
 }
 
-/// Whole seconds; the other form, a date, is not sent by E2B.
+/// The longest that is believed of a server that asks to be left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whole seconds, at most a day; the other form, a date, is not sent by E2B.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    seconds.trim().parse().ok().map(Duration::from_secs)
+    let after = seconds.trim().parse().ok().map(Duration::from_secs)?;
+    Some(after.min(RETRY_AFTER))
 }
 
 impl Answer {
@@ -204,5 +208,28 @@ pub(super) fn refused(
             refusal,
         },
         _ => Error::Refused { what, refusal },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderMap, header};
+
+    use super::retry_after;
+
+    #[test]
+    fn nobody_is_made_to_wait_for_more_than_a_day() {
+        for (said, heard) in [
+            ("0", Some(0)),
+            (" 7 ", Some(7)),
+            ("18446744073709551615", Some(86_400)),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, said.parse().unwrap())]);
+            assert_eq!(retry_after(&headers), heard.map(Duration::from_secs));
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

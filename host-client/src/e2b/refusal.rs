@@ -107,21 +107,52 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Reads the body of an answer with a status other than 2xx. Whatever it holds, the status is known.
+    /// Reads the body of an answer with a status other than 2xx. Whatever it holds, the status is known, and is the code
+    /// of what has none.
     pub(super) fn of(status: u16, body: &[u8]) -> Self {
-        let read = serde_json::from_slice::<Self>(body);
-        read.ok()
-            .filter(|read| *read != Self::nothing())
-            .unwrap_or_else(|| Self {
-                code: Code::Status(status),
-                message: String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
-            })
-    }
-
-    fn nothing() -> Self {
+        #[derive(Deserialize)]
+        struct Written {
+            code: Option<Code>,
+            message: Option<String>,
+        }
+        let (code, message) = match serde_json::from_slice(body) {
+            Ok(Written { code, message }) => (code, message),
+            Err(_) => (None, None),
+        };
+        let message = match (&code, message) {
+            (_, Some(message)) => message,
+            (Some(_), None) => String::new(),
+            (None, None) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+        };
         Self {
-            code: Code::Unknown,
-            message: String::new(),
+            code: code.unwrap_or(Code::Status(status)),
+            message,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Code, Refusal};
+
+    #[test]
+    fn what_names_no_code_has_its_status_for_one() {
+        for (body, code, message) in [
+            (r#"{"code":"not_found","message":"m"}"#, Code::NotFound, "m"),
+            (r#"{"code":404,"message":"m"}"#, Code::Status(404), "m"),
+            (r#"{"code":"unknown"}"#, Code::Unknown, ""),
+            (r#"{"message":"m"}"#, Code::Status(403), "m"),
+            (r#"{"code":null,"message":"m"}"#, Code::Status(403), "m"),
+            (r#"{"error":"e"}"#, Code::Status(403), r#"{"error":"e"}"#),
+            ("<html>", Code::Status(403), "<html>"),
+            ("", Code::Status(403), ""),
+        ] {
+            let message = message.to_owned();
+            assert_eq!(
+                Refusal::of(403, body.as_bytes()),
+                Refusal { code, message },
+                "{body}"
+            );
         }
     }
 }

@@ -33,6 +33,12 @@ const JOURNAL: Duration = Duration::from_secs(30);
 /// How long a remembered exit is waited for.
 const EXIT: Duration = Duration::from_secs(5);
 
+/// The longest wait between tries that a server can ask for.
+const MOST_WAIT: Duration = Duration::from_secs(30);
+
+/// How long ending the processes of broken streams may take.
+const END_STALE: Duration = Duration::from_secs(5);
+
 /// Variables that say where a journal is, and where the supervisor.
 const ATTACH_ENV: [&str; 4] = ["SANDTRACE_JOURNAL", "XDG_STATE_HOME", "HOME", "PATH"];
 
@@ -90,6 +96,15 @@ enum Attempt {
     Again { after: Option<Duration> },
 }
 
+/// What envd was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The run's own process.
+    Process,
+    /// Something else, so that its answer says nothing of the process.
+    Other,
+}
+
 impl Search {
     pub(super) async fn run(mut self) -> Result<Found, Error> {
         let give_up = self.target.sandbox.api.config.reconnect_for;
@@ -102,16 +117,16 @@ impl Search {
         loop {
             let after = match self.attempt().await? {
                 Attempt::Found(found) => {
-                    self.end_stale().await;
+                    self.end_stale();
                     return Ok(found);
                 }
                 Attempt::Again { after } => after,
             };
-            let wait = after.unwrap_or_else(|| backoff.wait());
-            if self.since.elapsed() + wait > give_up {
+            let left = give_up.saturating_sub(self.since.elapsed());
+            if left.is_zero() {
                 return Ok(Found::Lost(Box::new(Loss::new(LossReason::Unreachable))));
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(pause(backoff.wait(), after, left)).await;
         }
     }
 
@@ -155,7 +170,7 @@ impl Search {
                 if unheard.is_uncertain() {
                     self.stale.push(tag);
                 }
-                self.judge(unheard).await
+                self.judge(Asked::Other, unheard).await
             }
         }
     }
@@ -174,7 +189,7 @@ impl Search {
                 // Or it has come so far since, and has ended.
                 Ok(None) if !self.was_last => return self.attach(true).await,
                 Ok(None) => {}
-                Err(unheard) => return self.judge(unheard).await,
+                Err(unheard) => return self.judge(Asked::Other, unheard).await,
             }
         }
         let known = *target.pid.borrow();
@@ -189,16 +204,16 @@ impl Search {
                     Ok(Attempt::Found(Found::Rejoined { events, why }))
                 }
                 Heard::Refused(refusal) => {
-                    self.judge(Unheard::Refused {
+                    let unheard = Unheard::Refused {
                         status: 200,
                         refusal,
                         retry_after: None,
-                    })
-                    .await
+                    };
+                    self.judge(Asked::Process, unheard).await
                 }
                 _ => Ok(Attempt::Again { after: None }),
             },
-            Err(unheard) => self.judge(unheard).await,
+            Err(unheard) => self.judge(Asked::Process, unheard).await,
         }
     }
 
@@ -225,7 +240,7 @@ impl Search {
     }
 
     /// What it means that envd did not do what it was asked.
-    async fn judge(&mut self, unheard: Unheard) -> Result<Attempt, Error> {
+    async fn judge(&mut self, asked: Asked, unheard: Unheard) -> Result<Attempt, Error> {
         let sandbox = Arc::clone(&self.target.sandbox);
         let mut after = None;
         if let Unheard::Refused {
@@ -240,8 +255,15 @@ impl Search {
                         after: *retry_after,
                     });
                 }
-                // No sandbox's edge, but envd: it does not know the process any more.
-                (Code::NotFound, _) => return Ok(lost_supervisor(None)),
+                // No sandbox's edge, but envd. If it was asked for the process, it does not know it any more.
+                (Code::NotFound, _) => {
+                    return match (sandbox.presence().await, asked) {
+                        (Presence::There | Presence::Unknown, Asked::Process) => {
+                            Ok(lost_supervisor(None))
+                        }
+                        (presence, _) => self.by_presence(presence, *retry_after),
+                    };
+                }
                 (Code::Unauthenticated | Code::PermissionDenied | Code::Status(401 | 403), _)
                 | (_, 401 | 403) => {
                     let before = sandbox.access().token;
@@ -285,19 +307,58 @@ impl Search {
     }
 
     /// Ends the processes of streams that broke: nobody reads what they tell, and each would stay until the run's end.
-    async fn end_stale(&mut self) {
-        for tag in self.stale.drain(..) {
-            let envd = self.target.envd();
-            let ended = envd.signal(&by_tag(&tag), Signal::Kill).await;
-            // Most are gone already. If there is no way to them they stay, and do no harm but to be there.
-            if let Err(Unheard::Failed(Failed::Connect(_) | Failed::Timeout(_))) = ended {
-                return;
-            }
+    /// In a task of its own, as what was found is not to wait for it.
+    fn end_stale(&mut self) {
+        let stale = std::mem::take(&mut self.stale);
+        if stale.is_empty() {
+            return;
         }
+        let target = Arc::clone(&self.target);
+        let end = async move {
+            for tag in stale {
+                let ended = target.envd().signal(&by_tag(&tag), Signal::Kill).await;
+                // Most are gone already. If there is no way to them they stay, and do no harm but to be there.
+                if let Err(Unheard::Failed(Failed::Connect(_) | Failed::Timeout(_))) = ended {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(tokio::time::timeout(END_STALE, end));
     }
+}
+
+/// How long to wait before the next try: as long as the server asks for, within bounds, and never beyond the time that is
+/// left, as a try at its end may be the one that succeeds.
+fn pause(backoff: Duration, after: Option<Duration>, left: Duration) -> Duration {
+    let asked = after.unwrap_or(Duration::ZERO).min(MOST_WAIT);
+    asked.max(backoff).min(left)
 }
 
 fn lost_supervisor(status: Option<String>) -> Attempt {
     let loss = Loss::new(LossReason::SupervisorGone { status });
     Attempt::Found(Found::Lost(Box::new(loss)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::pause;
+
+    #[test]
+    fn a_server_can_ask_for_patience_and_not_for_giving_up() {
+        let seconds = Duration::from_secs;
+        for (backoff, after, left, wait) in [
+            (1, None, 60, 1),
+            (1, Some(7), 60, 7),
+            (1, Some(0), 60, 1),
+            (1, Some(3600), 60, 30),
+            (1, Some(u64::MAX), 60, 30),
+            (1, Some(3600), 4, 4),
+            (5, None, 2, 2),
+        ] {
+            let paused = pause(seconds(backoff), after.map(seconds), seconds(left));
+            assert_eq!(paused, seconds(wait), "{backoff} {after:?} {left}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ use super::stream::Stream;
 use super::target::Target;
 use crate::launch::Launch;
 use crate::live::Live;
+use crate::run::LossReason;
 
 /// How long a run is looked for among the processes whose start got no answer.
 const APPEARS: Duration = Duration::from_secs(3);
@@ -115,10 +116,10 @@ async fn begin(target: &Target) -> Result<Begun, Error> {
         }
         Ok(Heard::Refused(refusal)) => Ok(Begun::Uncertain(refusal.to_string())),
         Ok(Heard::Broken(why)) => Ok(Begun::Uncertain(why)),
-        Ok(other) => {
-            let what = format!("starting run {}", target.run_id);
-            let why = format!("the first event is {other:?}");
-            Err(Error::Protocol { what, why })
+        // The stream was accepted, so the process may run.
+        Ok(Heard::Stdout(_) | Heard::Stderr(_) | Heard::Ended(_)) => {
+            let why = "the first event is not the start of the process";
+            Ok(Begun::Uncertain(why.to_owned()))
         }
         Err(_) => Ok(Begun::Uncertain("no event came".to_owned())),
     }
@@ -130,6 +131,9 @@ fn error(target: &Target, unheard: Unheard) -> Error {
 }
 
 /// Looks for a run that may have been started: among the processes, and then, as it may be over already, by its journal.
+///
+/// Where neither can be asked, it may run: the caller gets it to follow, and with it the id, and learns from
+/// [`Live::next`] what becomes of it.
 async fn found(target: Arc<Target>, why: String) -> Result<Live<Stream>, Error> {
     let until = Instant::now() + APPEARS;
     let mut backoff = Backoff::new();
@@ -170,7 +174,12 @@ async fn found(target: Arc<Target>, why: String) -> Result<Live<Stream>, Error> 
         first_wait: Duration::ZERO,
         stale: Vec::new(),
     };
-    match search.run().await? {
+    let Ok(found) = search.run().await else {
+        // Whatever it is, it is met again by who follows the run: a sandbox that is paused can be resumed, and then it is
+        // followed on.
+        return Ok(Live::resuming(Stream::of(target)));
+    };
+    match found {
         Found::Attached {
             mut events, tag, ..
         } => loop {
@@ -189,16 +198,18 @@ async fn found(target: Arc<Target>, why: String) -> Result<Live<Stream>, Error> 
                 }
             }
         },
-        Found::Rejoined { events, .. } => {
+        // What it said before is lost, which the caller shall hear.
+        Found::Rejoined { events, why } => {
             let stream = Stream::of(Arc::clone(&target));
-            Ok(Live::new(stream.with(events)))
+            Ok(Live::resuming(stream.rejoined(events, why)))
         }
-        Found::Lost(loss) => Err(match loss.reason {
-            crate::run::LossReason::SupervisorGone { .. } => never(),
-            _ => Error::SandboxGone {
+        Found::Lost(loss) => match loss.reason {
+            LossReason::SupervisorGone { .. } => Err(never()),
+            LossReason::Unreachable => Ok(Live::resuming(Stream::of(Arc::clone(&target)))),
+            LossReason::SandboxGone | LossReason::SandboxTimeout => Err(Error::SandboxGone {
                 sandbox: target.sandbox.id.clone(),
                 reason: loss.provider_says,
-            },
-        }),
+            }),
+        },
     }
 }

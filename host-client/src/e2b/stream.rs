@@ -42,6 +42,8 @@ pub struct Stream {
     opened: Instant,
     trouble: Option<Trouble>,
     stale: Vec<String>,
+    /// A stream that was found before anybody asked to resume, and why it does not begin where it should.
+    rejoined: Option<(Events, String)>,
     search: Option<Searching>,
 }
 
@@ -93,6 +95,7 @@ impl Stream {
             opened: Instant::now(),
             trouble: None,
             stale: Vec::new(),
+            rejoined: None,
             search: None,
         }
     }
@@ -109,6 +112,12 @@ impl Stream {
         let attach = Some(tag);
         self.source = Some(Source { events, attach });
         self.held = Some(held);
+        self
+    }
+
+    /// To be resumed with the stream of the run's own process, taken up late.
+    pub(super) fn rejoined(mut self, events: Events, why: String) -> Self {
+        self.rejoined = Some((events, why));
         self
     }
 
@@ -227,6 +236,12 @@ impl Transport for Stream {
     }
 
     async fn resume(&mut self, run: &Run) -> Result<Resumed, Error> {
+        if let Some((events, why)) = self.rejoined.take() {
+            self.opened = Instant::now();
+            let attach = None;
+            self.source = Some(Source { events, attach });
+            return Ok(Resumed::Unreplayed { why });
+        }
         if self.search.is_none() {
             let search = self.search(run);
             self.search = Some(Searching(tokio::spawn(search.run())));
