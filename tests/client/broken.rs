@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sandtrace_client::e2b::{Client, Error, Sandbox, Stream};
 use sandtrace_client::live::{Live, LiveError};
 use sandtrace_client::run::LossReason;
-use sandtrace_client::{Event, FailureKind, Outcome};
+use sandtrace_client::{Event, FailureKind, Launch, Outcome};
 
 use crate::client::{async_test, everything, until};
 use crate::e2b::{client, config, counting, nothing_left, numbers, said, sandbox, sh};
@@ -148,6 +148,65 @@ fn a_start_without_answer_and_without_trace_is_an_error_that_says_so() {
         let starts = fake.seen_at("/process.Process/Start");
         let tagged = starts.iter().filter(|start| start.message["tag"] == "r-1");
         assert_eq!(tagged.count(), 1, "it was not started again");
+    });
+}
+
+/// Loses the answer to a start, and then every request until `open`.
+async fn start_into_silence(fake: &FakeEnvd, launch: Launch, open: Duration) -> Live<Stream> {
+    let mut config = config(fake);
+    config.reconnect_for = Duration::from_secs(2);
+    let create = Client::new(config).unwrap().create("agents");
+    let create = create.timeout(Duration::from_secs(600));
+    let sandbox = create.send().await.unwrap();
+    fake.faults(|faults| faults.lose_starts = 1);
+    let begun = Instant::now();
+    let silence = async {
+        until("the start", || {
+            (!fake.seen_at("/process.Process/Start").is_empty()).then_some(())
+        })
+        .await;
+        fake.faults(|faults| faults.proxy_errors = usize::MAX);
+        tokio::time::sleep_until((begun + open).into()).await;
+        fake.faults(|faults| faults.proxy_errors = 0);
+    };
+    let start = async {
+        let live = sandbox.start(&launch).await.unwrap();
+        fake.faults(|faults| faults.proxy_errors = 0);
+        live
+    };
+    tokio::pin!(silence);
+    tokio::pin!(start);
+    tokio::select! {
+        live = &mut start => live,
+        () = &mut silence => start.await,
+    }
+}
+
+#[test]
+fn a_run_that_cannot_be_looked_for_is_given_to_be_followed_later() {
+    async_test(async {
+        let fake = FakeEnvd::start();
+        let launch = sh("sleep 1; echo '{\"n\":1}'").run_id("r-1");
+        let mut live = start_into_silence(&fake, launch, Duration::from_secs(60)).await;
+        assert_eq!(live.transport().run_id(), "r-1");
+        assert_eq!(said(&everything(&mut live).await), numbers(1));
+        assert_eq!(runs(&fake), 1, "it was started once");
+        nothing_left(&fake).await;
+    });
+}
+
+#[test]
+fn a_run_without_a_journal_that_is_found_late_says_what_is_lost() {
+    async_test(async {
+        let fake = FakeEnvd::start();
+        let launch = sh("read -r line; echo '{\"n\":2}'").option("--journal", "off");
+        // Longer than it is looked for among the processes.
+        let mut live = start_into_silence(&fake, launch, Duration::from_millis(4500)).await;
+        let error = live.next().await.unwrap_err();
+        assert!(matches!(error, LiveError::Unreplayed { .. }), "{error:?}");
+        live.voice().interrupt().await.unwrap();
+        live.conclude().await.unwrap();
+        nothing_left(&fake).await;
     });
 }
 
