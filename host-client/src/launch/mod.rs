@@ -18,6 +18,7 @@
 mod shell;
 mod value;
 
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -39,7 +40,9 @@ const REDACT: &str = "SANDTRACE_REDACT";
 ///
 /// Nothing is checked while it is put together; [`check`](Self::check) does it. The transports of this crate call it
 /// before they start anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Its `Debug` has the names of the variables and not their values, which may be keys.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Launch {
     program: String,
     options: Vec<(&'static str, String)>,
@@ -377,6 +380,19 @@ impl Launch {
     }
 }
 
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Launch")
+            .field("program", &self.program)
+            .field("options", &self.options)
+            .field("run_id", &self.run_id)
+            .field("command", &self.command)
+            .field("env", &names)
+            .finish()
+    }
+}
+
 /// Whether a text can name a run: `[A-Za-z0-9._-]{1,64}`, and no directory of its own meaning.
 #[must_use]
 pub fn is_run_id(text: &str) -> bool {
@@ -398,4 +414,22 @@ fn push_option(argv: &mut Vec<String>, name: &str, value: &str) {
 #[must_use]
 pub fn shell_line(argv: &[String]) -> String {
     shell::line(argv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Launch;
+
+    #[test]
+    fn its_debug_names_the_variables_and_hides_what_they_hold() {
+        let launch = Launch::new(["python3"])
+            .var("LANGFUSE_SECRET_KEY", "sk-lf-hush")
+            .redact("hush-[0-9]+");
+        for printed in [format!("{launch:?}"), format!("{launch:#?}")] {
+            assert!(printed.contains("LANGFUSE_SECRET_KEY"), "{printed}");
+            assert!(printed.contains("SANDTRACE_REDACT"), "{printed}");
+            assert!(printed.contains("python3"), "{printed}");
+            assert!(!printed.contains("hush"), "{printed}");
+        }
+    }
 }

@@ -11,16 +11,18 @@ use serde_json::Value as Json;
 
 use super::names::{self, key};
 use crate::failure::Failure;
-use crate::run::{Conclusion, OpenSpan, Run};
+use crate::run::{Conclusion, LossReason, OpenSpan, Run};
 use crate::time::micros;
 
-/// The spans that a lost run left open, as finished spans; none of a run that has its last line, or none yet.
+/// The spans that a lost run left open, as finished spans; none of a run that has its last line, or none yet, and none
+/// of one that only [could not be reached](LossReason::Unreachable): it may be going on, and its supervisor then exports
+/// the real spans, with the same ids.
 ///
 /// They are the supervisor's own: the same trace and span ids, parents, names, kinds and start times, and the attributes
 /// that their starts told. They end at the last event, with status `Error` and the loss's message, with
 /// `sandtrace.abandoned` and `error.type`: `agent.run` has the failure's (`lost.sandbox`), and its class, reason and
-/// evidence; the others have `abandoned`, as of a run whose end finds them open. None of them was exported from the
-/// sandbox, for the supervisor exports no span before its end.
+/// evidence; the others have `abandoned`, as of a run whose end finds them open. The supervisor exports no span before its
+/// end, so a backend has none of them yet, but for those that ended after the last event that was heard here.
 ///
 /// It is a pure function of the run: called twice, it gives the same spans twice. They are marked as sampled; do not
 /// export them of a run whose caller's context was not.
@@ -29,8 +31,10 @@ pub fn orphans(run: &Run) -> Vec<SpanData> {
     let (Some(conclusion), Some(started)) = (run.conclusion(), run.started()) else {
         return Vec::new();
     };
-    if conclusion.lost.is_none() {
-        return Vec::new();
+    match &conclusion.lost {
+        None => return Vec::new(),
+        Some(loss) if loss.reason == LossReason::Unreachable => return Vec::new(),
+        Some(_) => {}
     }
     let scope = InstrumentationScope::builder("sandtrace")
         .with_version(started.versions.sandtrace.clone())
