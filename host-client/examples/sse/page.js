@@ -532,7 +532,12 @@ function follow(run) {
   draw();
 }
 
-const run = decodeURIComponent(location.hash.slice(1));
+let run = location.hash.slice(1);
+try {
+  run = decodeURIComponent(run);
+} catch {
+  // It is taken as it stands: no address of this page has a lone %.
+}
 if (run) follow(run);
 else start();
 window.addEventListener("hashchange", () => location.reload());

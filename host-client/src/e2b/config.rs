@@ -116,8 +116,33 @@ impl Config {
     /// The key, where one is needed.
     pub(super) fn key(&self) -> Result<&str, Error> {
         let missing = "no E2B API key: set E2B_API_KEY, or Config::api_key";
+        let unfit = "the E2B API key holds a line break or another character that no HTTP header can have: check E2B_API_KEY, or Config::api_key";
         let key = self.api_key.as_deref();
-        key.ok_or_else(|| Error::Config(missing.to_owned()))
+        let key = key.ok_or_else(|| Error::Config(missing.to_owned()))?;
+        match http::HeaderValue::from_str(key) {
+            Ok(_) => Ok(key),
+            Err(_) => Err(Error::Config(unfit.to_owned())),
+        }
+    }
+
+    /// Whether the URLs are some. They are not repeated, for they may hold a password.
+    pub(super) fn check_urls(&self) -> Result<(), Error> {
+        for (url, name) in [
+            (self.api(), "E2B_API_URL or E2B_DOMAIN"),
+            (self.envd("sandbox", None), "E2B_SANDBOX_URL or E2B_DOMAIN"),
+        ] {
+            let uri = url.parse::<http::Uri>().ok();
+            let is_one = uri.is_some_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.host().is_some_and(|host| !host.is_empty())
+            });
+            if !is_one {
+                let why =
+                    format!("{name} makes no URL of the form https://HOST or http://HOST:PORT");
+                return Err(Error::Config(why));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,5 +220,39 @@ mod tests {
         let config = Config::default().api_key("e2b_secret");
         assert!(!format!("{config:?}").contains("secret"));
         assert!(Config::default().key().is_err());
+    }
+
+    #[test]
+    fn a_key_or_a_url_that_cannot_be_sent_is_refused_without_being_repeated() {
+        let broken = Config::default().api_key("e2b_hush\n");
+        let error = broken.key().unwrap_err().to_string();
+        assert!(
+            error.contains("E2B_API_KEY") && !error.contains("hush"),
+            "{error}"
+        );
+        assert!(Config::default().check_urls().is_ok());
+        assert!(
+            Config::default()
+                .all_at("http://127.0.0.1:8080")
+                .check_urls()
+                .is_ok()
+        );
+        for url in [
+            "hush",
+            "hush.example:1",
+            "ftp://hush",
+            "http://",
+            "https://hush hush",
+        ] {
+            let error = Config::default()
+                .all_at(url)
+                .check_urls()
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("E2B_API_URL") && !error.contains("hush"),
+                "{error}"
+            );
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -24,6 +24,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How much of one stream may be under way and not taken yet, bytes.
 const WINDOW: u32 = 512 << 10;
+
+/// Headers that hold a key: neither printed nor kept in a table of the connection.
+const SECRET: [&str; 3] = ["x-api-key", "x-access-token", "authorization"];
 
 type Connector = HttpsConnector<HttpConnector>;
 type Pool = Client<Connector, Full<Bytes>>;
@@ -144,6 +147,9 @@ async fn send(client: &Pool, call: &Call) -> Result<Response<Incoming>, Failed> 
         .method(call.method.clone())
         .uri(&call.url);
     for (name, value) in &call.headers {
+        let value = HeaderValue::from_str(value);
+        let mut value = value.map_err(|error| Failed::Connect(error.into()))?;
+        value.set_sensitive(SECRET.contains(name));
         request = request.header(*name, value);
     }
     let agent = concat!("sandtrace-client/", env!("CARGO_PKG_VERSION"));

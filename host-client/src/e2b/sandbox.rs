@@ -58,8 +58,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] without a key, but for debug mode.
+    /// [`Error::Config`] without a key, but for debug mode, and for a key or a URL that cannot be sent.
     pub fn new(config: Config) -> Result<Self, Error> {
+        config.check_urls()?;
         let api = Arc::new(Api::new(config)?);
         Ok(Self {
             api,
@@ -306,10 +307,18 @@ impl Sandbox {
     }
 
     /// Follows a run that was started before, perhaps by another process, from its first event on. It is looked for by the
-    /// first [`Live::next`].
+    /// first [`Live::next`]. A run whose launch had another [`program`](Launch::program) or
+    /// [`journal`](Launch::journal) directory than the default is for [`follow_as`](Self::follow_as).
     #[must_use]
     pub fn follow(&self, run_id: &str) -> Live<Stream> {
-        let launch = Launch::new(Vec::<String>::new()).run_id(run_id);
+        self.follow_as(&Launch::new(Vec::<String>::new()), run_id)
+    }
+
+    /// Follows a run as [`follow`](Self::follow) does, by the supervisor and the journal directory of this launch. Nothing
+    /// else of it counts; its command may be empty.
+    #[must_use]
+    pub fn follow_as(&self, launch: &Launch, run_id: &str) -> Live<Stream> {
+        let launch = launch.clone().run_id(run_id);
         Live::resuming(Stream::searching(&self.inner, launch, run_id.to_owned()))
     }
 
@@ -352,12 +361,15 @@ impl Sandbox {
             return Ok(());
         }
         let made = self.inner.api.connect(self.id(), timeout).await?;
-        let ends_at = self.inner.api.details(self.id()).await?.ends_at();
-        self.inner.access.send_replace(Access {
-            token: made.token,
-            domain: made.domain,
-            ends_at,
+        // Kept before anything else can fail: the old token may be good no more.
+        self.inner.access.send_modify(|access| {
+            access.token = made.token.or(access.token.take());
+            access.domain = made.domain.or(access.domain.take());
         });
+        let ends_at = self.inner.api.details(self.id()).await?.ends_at();
+        self.inner
+            .access
+            .send_modify(|access| access.ends_at = ends_at.or(access.ends_at));
         Ok(())
     }
 

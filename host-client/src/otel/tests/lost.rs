@@ -217,6 +217,14 @@ fn a_run_that_was_lost_before_its_first_line_has_none() {
 }
 
 #[test]
+fn a_run_that_could_not_be_reached_has_none_for_it_may_go_on_and_export_its_own() {
+    let mut run = a_run();
+    run.lose(Loss::new(LossReason::Unreachable));
+    assert!(!run.open_spans().is_empty());
+    assert_eq!(orphans(&run), []);
+}
+
+#[test]
 fn a_span_that_starts_after_the_last_event_has_no_negative_length_and_one_without_ids_is_left_out()
 {
     let mut run = a_run();
