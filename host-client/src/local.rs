@@ -15,7 +15,8 @@
 //!
 //! It is the same [`Live`] as that of a sandbox, but that its stream cannot break: an end without the run's last line
 //! means that the supervisor is gone. The child has this process's environment and working directory, and gets what the
-//! terminal sends to the foreground, Ctrl-C for instance. It must be started on a tokio runtime with its I/O driver on.
+//! terminal sends to the foreground, Ctrl-C for instance. Dropping the [`Live`] and all of its voices closes the child's
+//! stdin, which ends an interactive session. It must be started on a tokio runtime with its I/O driver on.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;

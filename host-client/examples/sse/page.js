@@ -462,6 +462,16 @@ function follow(run) {
     requestAnimationFrame(() => { drawn = false; draw(); });
   }
   let source = null;
+  // An EventSource does not tell the answer's status, and a run that the server has forgotten stays forgotten.
+  async function comeBack() {
+    const question = new AbortController();
+    const answer = await fetch(`${base}/events`, { signal: question.signal }).catch(() => null);
+    question.abort();
+    if (answer?.status !== 404) return connect();
+    connection("over", "unknown");
+    clearInterval(clock);
+    note("This server does not know the run: it was restarted, or has forgotten it. The run's journal has its events.", "warning");
+  }
   function connect() {
     source = new EventSource(`${base}/events`);
     source.onopen = () => connection("live", "live");
@@ -469,7 +479,7 @@ function follow(run) {
       if (over) return;
       connection("lost", "reconnecting");
       // The browser comes back by itself, but for an answer that is no stream: then it gives up.
-      if (source.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
+      if (source.readyState === EventSource.CLOSED) setTimeout(comeBack, 2000);
     };
     source.onmessage = (event) => { take(JSON.parse(event.data)); drawSoon(); };
     source.addEventListener("trace", (event) => {
@@ -480,8 +490,10 @@ function follow(run) {
     source.addEventListener("gap", (event) => {
       const { after, missing } = JSON.parse(event.data);
       if (after + missing <= lastSeq) return;
+      // A fresh stream begins at the first event; those that are shown here are not missing.
+      const unseen = after + missing - Math.max(after, lastSeq);
       lastSeq = after + missing;
-      note(`${missing} event${missing === 1 ? " is" : "s are"} not kept any more; the run's journal has ${missing === 1 ? "it" : "them"}.`, "warning");
+      note(`${unseen} event${unseen === 1 ? " is" : "s are"} not kept any more; the run's journal has ${unseen === 1 ? "it" : "them"}.`, "warning");
     });
     source.addEventListener("end", (event) => {
       source.close();

@@ -37,6 +37,9 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How often it is asked.
 const ASKED: u32 = 5;
 
+/// How long the agent may take to read what is written to it.
+const WRITE_FOR: Duration = Duration::from_secs(10);
+
 /// What the page asks of a run.
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -203,19 +206,47 @@ async fn read<T: Transport>(mut live: Live<T>, feed: watch::Sender<Feed>) {
     feed.send_modify(|feed| feed.conclude(conclusion));
 }
 
-/// Carries out what pages order.
-async fn speak<C: Channel>(voice: Voice<C>, mut orders: mpsc::Receiver<(Order, Answer)>) {
+/// Carries out what pages order. A cancel needs no stdin, so it waits for no order before it.
+async fn speak<C: Channel + 'static>(voice: Voice<C>, mut orders: mpsc::Receiver<(Order, Answer)>) {
+    let voice = Arc::new(voice);
+    let (lines, in_turn) = mpsc::channel(8);
+    tokio::spawn(write(Arc::clone(&voice), in_turn));
     while let Some((order, answer)) = orders.recv().await {
-        let result = match order {
-            Order::Message(text) => voice.send_message(text).await,
-            Order::Approve(id) => voice.approve(id).await,
-            Order::Deny(id, reason) => voice.deny(id, reason).await,
-            Order::Interrupt => voice.interrupt().await,
-            Order::Close => voice.close().await,
-            Order::Cancel => voice.cancel().await,
+        if matches!(order, Order::Cancel) {
+            let voice = Arc::clone(&voice);
+            tokio::spawn(async move {
+                let result = voice.cancel().await;
+                _ = answer.send(result.map_err(|error| error.to_string()));
+            });
+        } else if let Err(full) = lines.try_send((order, answer)) {
+            let (_, answer) = full.into_inner();
+            _ = answer.send(Err("too many orders wait for the agent to read".to_owned()));
+        }
+    }
+}
+
+/// Writes to the agent, one line after the other. A write that takes too long is given up here, not in the sandbox.
+async fn write<C: Channel>(voice: Arc<Voice<C>>, mut orders: mpsc::Receiver<(Order, Answer)>) {
+    while let Some((order, answer)) = orders.recv().await {
+        let written = async {
+            match order {
+                Order::Message(text) => voice.send_message(text).await,
+                Order::Approve(id) => voice.approve(id).await,
+                Order::Deny(id, reason) => voice.deny(id, reason).await,
+                Order::Interrupt => voice.interrupt().await,
+                Order::Close => voice.close().await,
+                Order::Cancel => voice.cancel().await,
+            }
+        };
+        let result = match timeout(WRITE_FOR, written).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err(format!(
+                "the agent has not read its stdin for {} s; cancel the run, or wait: it may read this yet",
+                WRITE_FOR.as_secs()
+            )),
         };
         // Nobody waits for the answer to a request that was given up.
-        _ = answer.send(result.map_err(|error| error.to_string()));
+        _ = answer.send(result);
     }
 }
 
