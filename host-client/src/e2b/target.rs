@@ -84,11 +84,26 @@ impl Ears {
         let config = &self.target.sandbox.api.config;
         let until = Instant::now() + config.connect_for;
         let mut backoff = Backoff::new();
+        let mut refreshed = false;
         loop {
             let unheard = match self.try_to_say(say).await {
                 Ok(result) => return result,
                 Err(unheard) => unheard,
             };
+            // Nothing was done, and the token may have changed, as it does when another process resumes the sandbox.
+            let refused = matches!(
+                &unheard,
+                Unheard::Refused {
+                    status: 401 | 403,
+                    ..
+                }
+            );
+            if refused && !refreshed {
+                refreshed = true;
+                if matches!(self.target.sandbox.presence().await, Presence::There) {
+                    continue;
+                }
+            }
             let reached_nobody = matches!(unheard, Unheard::Failed(Failed::Connect(_)))
                 || unheard.is_missing_sandbox();
             let error = self.error(say, unheard).await;
