@@ -36,7 +36,7 @@ const LAST_LINE: &[u8] = b"{\"type\":\"sandtrace.run.finished\"";
 const LOOK: Duration = Duration::from_millis(20);
 /// How often the supervisor is, in looks.
 const SUPERVISOR_LOOKS: u32 = 10;
-/// A run that has just begun has yet to write its state.
+/// A run that has just begun has yet to write its state. One that has lines goes on, whatever became of its state.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
 /// A supervisor that cannot be seen is taken for gone after so long without a line: three of its heartbeats.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -108,8 +108,10 @@ struct Followed {
     /// The number of the last line that the reader has.
     seq: u64,
     state: Option<RunState>,
-    /// When the last line was found.
+    /// When the last line was found, or when we began.
     heard: Instant,
+    /// How long a run without a state may be silent: long once it has said something.
+    patience: Duration,
     over: bool,
 }
 
@@ -130,6 +132,7 @@ impl Followed {
             seq: config.after,
             state: None,
             heard: Instant::now(),
+            patience: STATE_PATIENCE,
             over: false,
         })
     }
@@ -169,6 +172,7 @@ impl Followed {
                 break;
             }
             self.heard = Instant::now();
+            self.patience = SILENCE;
             self.over = self.line.starts_with(LAST_LINE);
             if let Some(seq) = seq_of(&self.line).filter(|seq| *seq > self.seq) {
                 stdout.write_all(&self.line).map_err(AttachError::Write)?;
@@ -207,7 +211,7 @@ impl Followed {
             Some(state) => state,
             None => match self.read_state() {
                 Ok(state) => self.state.insert(state),
-                Err(source) if silent > STATE_PATIENCE => {
+                Err(source) if silent > self.patience => {
                     let path = self.path.join(STATE);
                     return Ok(Some(AttachError::NoState { path, source }));
                 }
@@ -310,5 +314,31 @@ mod tests {
         stdout.flush().unwrap();
         let told = fs::read_to_string(path("told")).unwrap();
         assert_eq!(told, (2..=5).map(line).collect::<String>());
+    }
+
+    #[test]
+    fn a_run_whose_state_cannot_be_read_is_given_up_soon_only_if_it_never_said_anything() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(EVENTS), "").unwrap();
+        let config = AttachConfig {
+            run: root.path().into(),
+            after: 0,
+            journal: Journal::Off,
+        };
+        let mut run = Followed::open(&config).unwrap();
+        let told = File::create(root.path().join("told")).unwrap();
+        let mut stdout = BufWriter::new(Stdout::new(told));
+        let mut end_after = |run: &mut Followed, silence: Duration| {
+            run.read_lines(&mut stdout).unwrap();
+            run.heard = Instant::now().checked_sub(silence).unwrap();
+            run.supervisor_s_end().unwrap()
+        };
+        let soon = STATE_PATIENCE + LOOK;
+        let end = end_after(&mut run, soon);
+        assert!(matches!(end, Some(AttachError::NoState { .. })), "{end:?}");
+        fs::write(root.path().join(EVENTS), line(1)).unwrap();
+        assert!(end_after(&mut run, soon).is_none());
+        let end = end_after(&mut run, SILENCE + LOOK);
+        assert!(matches!(end, Some(AttachError::NoState { .. })), "{end:?}");
     }
 }
