@@ -288,6 +288,11 @@ impl Stock {
 
     /// Looks where we are, and forgets what waits if that is a copy.
     fn is_copy(&mut self) -> bool {
+        if self.home.has_learned()
+            && let Spooling::On(spool) = &mut self.spooling
+        {
+            spool.move_to(self.home.id());
+        }
         if self.home.has_become_copy() {
             self.forsake();
         }
