@@ -125,7 +125,8 @@ impl Console {
                 let count = line.spans;
                 let size = u32::try_from(line.bytes.min(CONSOLE_BYTES)).unwrap_or(u32::MAX);
                 let Ok(permit) = Arc::clone(&room).acquire_many_owned(size).await else {
-                    return counts.error("the way to the console is closed");
+                    counts.dropped(count, GONE);
+                    continue;
                 };
                 if batches
                     .send(Print::Spans(line.span_data(), permit))

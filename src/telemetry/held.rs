@@ -236,6 +236,9 @@ fn span_data(span: Span) -> SpanData {
     let mut links = SpanLinks::default();
     links.dropped_count = span.dropped_links_count;
     links.links = span.links.into_iter().map(link).collect();
+    let written = span.attributes.len();
+    let attributes = key_values(span.attributes);
+    let lost = u32::try_from(written - attributes.len()).unwrap_or(u32::MAX);
     SpanData {
         span_context: context(&span.trace_id, &span.span_id, span.flags, &span.trace_state),
         parent_span_id: span_id(&span.parent_span_id),
@@ -250,8 +253,8 @@ fn span_data(span: Span) -> SpanData {
         name: span.name.into(),
         start_time: time(span.start_time_unix_nano),
         end_time: time(span.end_time_unix_nano),
-        attributes: key_values(span.attributes),
-        dropped_attributes_count: span.dropped_attributes_count,
+        attributes,
+        dropped_attributes_count: span.dropped_attributes_count.saturating_add(lost),
         events,
         links,
         status: match status.code() {
@@ -444,6 +447,19 @@ mod tests {
         assert_eq!(request::of_spans(read, &resource()), a_request(&spans));
         assert!(copy.next().is_none());
         assert_eq!(copy.missing(), 0);
+    }
+
+    #[test]
+    fn an_attribute_of_a_kind_that_a_span_cannot_hold_is_counted_as_dropped() {
+        let mut request = a_request(&[a_span(vec![("text".into(), "t".into())])]);
+        let span = &mut request.resource_spans[0].scope_spans[0].spans[0];
+        let mut foreign = span.attributes[0].clone();
+        foreign.value.as_mut().unwrap().value = Some(any_value::Value::BytesValue(vec![1]));
+        span.attributes.push(foreign);
+        let (kept, dropped) = (span.attributes.len() - 1, span.dropped_attributes_count);
+        let read = super::span_data(span.clone());
+        assert_eq!(read.attributes.len(), kept);
+        assert_eq!(read.dropped_attributes_count, dropped + 1);
     }
 
     #[test]

@@ -152,7 +152,8 @@ impl Host {
                     };
                     let size = u32::try_from(text.len()).unwrap_or(u32::MAX);
                     let Ok(permit) = Arc::clone(&room).acquire_many_owned(size).await else {
-                        return counts.error("the way to the echo is closed");
+                        counts.dropped(items, GONE);
+                        continue;
                     };
                     let request = HostRequest {
                         signal: "traces",
