@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn what_another_sites_page_asks_for_is_refused() {
-        let cases: [(&str, &[(&str, &str)], bool); 13] = [
+        type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
+        let cases: [Case; 13] = [
             ("GET", &[("host", "127.0.0.1:8080")], true),
             ("GET", &[("host", "localhost")], true),
             ("GET", &[("host", "[::1]:8080")], true),
