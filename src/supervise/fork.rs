@@ -1,5 +1,8 @@
 //! Is this still the same sandbox? Asked after a pause, and now and then.
 
+use std::thread;
+use std::time::Duration;
+
 use sandtrace_client::wire::{Body, ForkedFrom};
 use uuid::Uuid;
 
@@ -7,11 +10,19 @@ use super::Supervisor;
 use super::clock::sandbox_id;
 use super::prepare::forked_resource_of;
 
+/// How soon the file of the sandbox's id is whole.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(5);
+
 impl Supervisor {
     /// Reads the sandbox's id again. Another one means that the sandbox was copied, and that we are the copy.
     pub(super) fn check_identity(&mut self) {
         let now = sandbox_id();
         if now.is_none() || now == self.sandbox_id {
+            return;
+        }
+        // A file that is being written may be read in part, and half an id is no copy's. The next look will tell.
+        thread::sleep(WRITTEN_WITHIN);
+        if sandbox_id() != now {
             return;
         }
         let before = std::mem::replace(&mut self.sandbox_id, now);
